@@ -1,0 +1,1 @@
+//! Block storage node: objects of striped bytes.

@@ -1,0 +1,1 @@
+//! Coordinator: format, membership, routing table, intention log.

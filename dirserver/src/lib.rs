@@ -1,0 +1,1 @@
+//! Directory server: names and attributes.

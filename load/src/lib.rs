@@ -1,0 +1,1 @@
+//! Workload generator over raw NFSv3.

@@ -1,0 +1,8 @@
+//! Everything said on a wire, without I/O: XDR (RFC 4506), ONC RPC (RFC 5531), NFSv3 and MOUNT v3
+//! (RFC 1813), portmap and rpcbind (RFC 1833), the file handle, the routing table with its hashes, the
+//! trailers behind forwarded records, and Slice's private program.
+#![forbid(unsafe_code)]
+
+
+pub mod ids;
+pub mod xdr;

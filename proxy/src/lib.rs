@@ -1,0 +1,1 @@
+//! The µproxy: classify, plan, send, merge; soft state.

@@ -1,0 +1,1 @@
+//! Small-file server: the first 64 KiB of every file.

@@ -1,0 +1,1 @@
+//! Durable ordered key-value store behind one small trait.

@@ -1,0 +1,1 @@
+//! Whole-ensemble and stock-client tests.

@@ -6,3 +6,10 @@
 
 pub mod ids;
 pub mod xdr;
+pub mod handle;
+pub mod peer;
+pub mod placement;
+pub mod secret;
+pub mod table;
+pub mod trailer;
+pub mod stats;

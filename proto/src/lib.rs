@@ -13,3 +13,7 @@ pub mod secret;
 pub mod table;
 pub mod trailer;
 pub mod stats;
+pub mod mount;
+pub mod nfs3;
+pub mod portmap;
+pub mod rpc_msg;

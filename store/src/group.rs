@@ -1,0 +1,152 @@
+//! Group commit: one thread writes and fsyncs what has gathered while the last fsync ran.
+//!
+//! Why a thread of its own, and why it writes, not the submitter: docs/decisions/0003-store-engine.md. In short: the
+//! engine holds its journal's lock while it fsyncs, so that a submitter that wrote itself would stand still for a
+//! whole fsync with all its connections; and one write of a whole group costs less than a write for each batch.
+
+use crate::Batch;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::overlay::{Changes, Overlay};
+use crate::wait::{Progress, Ticket};
+use parking_lot::{Condvar, Mutex, RwLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Bytes that may wait for the committer. Every waiter is a request in flight, and those are bounded elsewhere;
+/// this bounds what a stuck disk can make us hold.
+pub(crate) const MAX_PENDING_BYTES: usize = 256 << 20;
+
+/// fjall's bound; an empty key is none to it either. Its asserts would take the process along.
+const MAX_KEY_BYTES: usize = u16::MAX as usize;
+
+/// Far above any record of ours, far below where the engines count in 32 bits.
+const MAX_VALUE_BYTES: usize = 64 << 20;
+
+/// What submitters, readers and the committer share.
+pub(crate) struct Group {
+    pub(crate) engine: Box<dyn Engine>,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) overlay: RwLock<Overlay>,
+    /// Whether the overlay holds anything: lets readers pass by its lock when nothing is under way.
+    pub(crate) busy: AtomicBool,
+    state: Mutex<State>,
+    work: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    submitted: u64,
+    taken: u64,
+    idle: bool,
+    closing: bool,
+}
+
+impl Group {
+    pub(crate) fn new(engine: Box<dyn Engine>) -> Self {
+        Self {
+            engine,
+            progress: Arc::new(Progress::new()),
+            overlay: RwLock::default(),
+            busy: AtomicBool::new(false),
+            state: Mutex::default(),
+            work: Condvar::new(),
+        }
+    }
+
+    /// Shows the batch to readers and hands it to the committer.
+    pub(crate) fn submit(&self, batch: Batch) -> Result<Ticket> {
+        self.progress.health()?;
+        for op in batch.ops() {
+            let (key, value) = (op.key.len(), op.value.as_ref().map_or(0, bytes::Bytes::len));
+            if key == 0 || key > MAX_KEY_BYTES || value > MAX_VALUE_BYTES {
+                return Err(Error::BadSize { key, value });
+            }
+        }
+        let mut state = self.state.lock();
+        if batch.is_empty() {
+            // Durable when all before it is.
+            return Ok(Ticket(state.submitted));
+        }
+        {
+            let mut overlay = self.overlay.write();
+            let pending = overlay.pending_bytes();
+            if pending > MAX_PENDING_BYTES {
+                return Err(Error::Overloaded { pending, max: MAX_PENDING_BYTES });
+            }
+            // Before the batch is in, so that no reader passes by it.
+            self.busy.store(true, Ordering::Release);
+            overlay.add(batch);
+        }
+        state.submitted += 1;
+        let ticket = Ticket(state.submitted);
+        let wake = std::mem::take(&mut state.idle);
+        drop(state);
+        if wake {
+            self.work.notify_one();
+        }
+        Ok(ticket)
+    }
+
+    pub(crate) fn submitted(&self) -> Ticket {
+        Ticket(self.state.lock().submitted)
+    }
+
+    /// No more will be submitted; the committer ends when it has written what there is.
+    pub(crate) fn close(&self) {
+        self.state.lock().closing = true;
+        self.work.notify_one();
+    }
+
+    /// The committer's life.
+    pub(crate) fn run(&self) {
+        let _fails_if_it_panics = Guard(&self.progress);
+        while let Some((ticket, changes)) = self.next() {
+            if let Err(error) = self.write(&changes) {
+                tracing::error!(%error, "the store takes no more writes");
+                self.progress.fail(error);
+                return;
+            }
+            self.progress.advance(ticket);
+        }
+    }
+
+    /// Waits until there is something to write, and takes all of it.
+    fn next(&self) -> Option<(Ticket, Arc<Changes>)> {
+        let mut state = self.state.lock();
+        while state.submitted == state.taken {
+            if state.closing {
+                return None;
+            }
+            state.idle = true;
+            self.work.wait(&mut state);
+        }
+        state.idle = false;
+        state.taken = state.submitted;
+        // Still under the state's lock, so that the changes are those of exactly these tickets.
+        Some((Ticket(state.taken), self.overlay.write().start_writing()))
+    }
+
+    fn write(&self, changes: &Changes) -> Result<()> {
+        self.engine.write(&mut changes.iter().map(|(k, v)| (k, v.as_ref())))?;
+        {
+            let mut overlay = self.overlay.write();
+            overlay.written();
+            if overlay.is_empty() {
+                self.busy.store(false, Ordering::Release);
+            }
+        }
+        self.engine.persist()
+    }
+}
+
+/// Tells the waiters if the committer dies of a bug, so that none of them waits for ever.
+struct Guard<'a>(&'a Progress);
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(Error::NoCommitter);
+        }
+    }
+}

@@ -89,8 +89,8 @@ statuses! {
     JUKEBOX = 10008,
 }
 
-/// ENXIO and ENODEV, which [`io::ErrorKind`] does not tell apart from others; the same numbers on Linux,
-/// macOS and the BSDs.
+/// Errors that [`io::ErrorKind`] does not tell apart from others; the same numbers on Linux, macOS and the BSDs.
+const EPERM: i32 = 1;
 const ENXIO: i32 = 6;
 const ENODEV: i32 = 19;
 
@@ -98,6 +98,7 @@ impl NfsStat3 {
     /// The status that tells a client of a failed system call. What has no status of its own is [`Self::IO`].
     pub fn from_io(error: &io::Error) -> Self {
         match error.raw_os_error() {
+            Some(EPERM) => Self::PERM,
             Some(ENXIO) => Self::NXIO,
             Some(ENODEV) => Self::NODEV,
             _ => Self::from_kind(error.kind()),

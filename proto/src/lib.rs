@@ -17,3 +17,4 @@ pub mod mount;
 pub mod nfs3;
 pub mod portmap;
 pub mod rpc_msg;
+pub mod control;

@@ -85,7 +85,7 @@ pub fn new_directory_home(volume: &Volume, dir: FileId, name: &[u8]) -> Site {
         NamePolicy::MkdirSwitching { affinity_ppm } => {
             let hash = name_hash(volume.seed, dir, name);
             // The low half is the coin, the top bits the site: independent bits of one hash.
-            let coin = (hash & 0xffff_ffff) * 1_000_000 >> 32;
+            let coin = ((hash & 0xffff_ffff) * 1_000_000) >> 32;
             if coin < u64::from(affinity_ppm) { dir.home() } else { site_of_hash(hash) }
         }
     }

@@ -1,1 +1,14 @@
-//! Whole-ensemble and stock-client tests.
+//! The stage for tests of a whole ensemble and of a stock client on it.
+//!
+//! [`guest`] boots a stock Linux client; `ensemble` starts the program under test; `stock` puts the two together.
+//! docs/stock-client.md says what is tested and how.
+#![forbid(unsafe_code)]
+
+pub mod base;
+pub mod cpio;
+pub mod error;
+pub mod guest;
+pub mod image;
+pub mod paths;
+
+pub use error::Error;

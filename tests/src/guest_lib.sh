@@ -1,0 +1,16 @@
+# What a guest's script may call. The host reads these lines; the nonce keeps a program's own output from passing for one.
+
+# mark NAME STATUS [TEXT]: a result for the host. A status other than 0 fails the test.
+mark() { mark_name=$1; mark_rc=$2; shift 2; printf '\n@@%s %s %s %s\n' "$NONCE" "$mark_name" "$mark_rc" "$*" >&3; }
+
+# step NAME COMMAND...: runs the command and reports its status, with the seconds it took.
+step() {
+  step_name=$1; shift
+  step_from=$(cut -d' ' -f1 /proc/uptime)
+  "$@" && step_rc=0 || step_rc=$?
+  mark "$step_name" $step_rc "$(echo "$(cut -d' ' -f1 /proc/uptime) $step_from" | awk '{printf "%.1f s", $1 - $2}')"
+  return $step_rc
+}
+
+# await_host: waits for a line from the host and prints it.
+await_host() { read -r reply <&3; echo "$reply"; }

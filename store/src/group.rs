@@ -150,3 +150,117 @@ impl Drop for Guard<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Direction, EngineKind, KeyRange, Pairs};
+    use crate::store::Store;
+    use crate::{Batch, StoreStamp};
+    use bytes::Bytes;
+    use slice_proto::ids::{EnsembleId, Role, ServerId};
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    /// Keeps nothing; each persist tells that it has begun and waits to be told how it ends.
+    struct Slow {
+        begun: Mutex<Sender<()>>,
+        outcome: Mutex<Receiver<Result<()>>>,
+    }
+
+    impl Engine for Slow {
+        fn get(&self, _: &[u8]) -> Result<Option<Bytes>> {
+            Ok(None)
+        }
+        fn iter(&self, _: KeyRange, _: Direction) -> Pairs {
+            Box::new(std::iter::empty())
+        }
+        fn write(&self, _: &mut dyn ExactSizeIterator<Item = (&Bytes, Option<&Bytes>)>) -> Result<()> {
+            Ok(())
+        }
+        fn persist(&self) -> Result<()> {
+            self.begun.lock().send(()).unwrap();
+            self.outcome.lock().recv().unwrap()
+        }
+        fn space(&self) -> Result<u64> {
+            Ok(0)
+        }
+        fn stamp(&self) -> Result<Option<Bytes>> {
+            Ok(None)
+        }
+        fn set_stamp(&self, _: &[u8]) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    fn store() -> (Store, Receiver<()>, Sender<Result<()>>) {
+        let (begun, when_begun) = channel();
+        let (end, outcome) = channel();
+        let engine = Slow { begun: Mutex::new(begun), outcome: Mutex::new(outcome) };
+        let stamp = StoreStamp { ensemble: EnsembleId(0), server: ServerId(0), role: Role::Dir, format: 0 };
+        (Store::start(Box::new(engine), EngineKind::Fjall, stamp, None).unwrap(), when_begun, end)
+    }
+
+    fn put(store: &Store, n: u8) -> Ticket {
+        let mut b = Batch::new();
+        b.put([n], "x");
+        store.submit(b).unwrap()
+    }
+
+    #[test]
+    fn one_fsync_serves_all_that_gathered() {
+        let (store, begun, end) = store();
+        put(&store, 0);
+        begun.recv().unwrap();
+        let last = (1..=64).map(|n| put(&store, n)).max().unwrap();
+        assert_eq!(store.durable(), Ticket(0));
+        end.send(Ok(())).unwrap();
+        begun.recv().unwrap();
+        assert_eq!(store.durable(), Ticket(1));
+        end.send(Ok(())).unwrap();
+        store.wait(last).wait_blocking().unwrap();
+        assert!(begun.try_recv().is_err(), "two fsyncs for 65 batches");
+    }
+
+    #[test]
+    fn an_fsync_error_is_told_to_everyone_and_stays() {
+        let (store, begun, end) = store();
+        let first = put(&store, 0);
+        begun.recv().unwrap();
+        let (waiting, later) = (store.wait(first), store.wait(put(&store, 1)));
+        let thread = std::thread::spawn(move || waiting.wait_blocking());
+        let error = Error::Engine {
+            kind: EngineKind::Fjall,
+            what: "fsync",
+            source: Arc::new(std::io::Error::from_raw_os_error(5)),
+        };
+        end.send(Err(error)).unwrap();
+        assert!(matches!(thread.join().unwrap(), Err(Error::Engine { what: "fsync", .. })));
+        assert!(later.wait_blocking().is_err());
+        let mut b = Batch::new();
+        b.put("k", "v");
+        assert!(store.submit(b).is_err());
+        assert!(store.health().is_err());
+        assert!(store.wait(Ticket(0)).wait_blocking().is_ok(), "what was durable stays so");
+    }
+
+    #[test]
+    fn waiters_of_one_thread_wake_each_other() {
+        let (store, begun, end) = store();
+        let rt = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let local = tokio::task::LocalSet::new();
+        local.block_on(&rt, async {
+            let tasks: Vec<_> = (0..64)
+                .map(|n| {
+                    let done = store.wait(put(&store, n));
+                    tokio::task::spawn_local(done)
+                })
+                .collect();
+            // All stand in line, whichever groups the committer made of them.
+            tokio::task::yield_now().await;
+            std::thread::spawn(move || while begun.recv().is_ok() && end.send(Ok(())).is_ok() {});
+            for task in tasks {
+                task.await.unwrap().unwrap();
+            }
+        });
+    }
+}

@@ -1,6 +1,6 @@
 //! fjall 3: the default engine.
 
-use super::{Direction, Engine, EngineKind, KeyRange, Pairs};
+use super::{Direction, Engine, EngineKind, KeyRange, Pairs, fjall_journal};
 use crate::error::{Error, Result};
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
@@ -30,6 +30,7 @@ fn failed(what: &'static str) -> impl FnOnce(fjall::Error) -> Error {
 
 impl Fjall {
     pub(crate) fn open(dir: &Path) -> Result<Self> {
+        fjall_journal::check(dir)?;
         let db = Database::builder(dir)
             .cache_size(CACHE_BYTES)
             .worker_threads(WORKERS)

@@ -1,6 +1,7 @@
 //! What an engine must be able to do, and which there are.
 
 pub(crate) mod fjall;
+mod fjall_journal;
 pub(crate) mod sled;
 
 use crate::error::{Error, Result};

@@ -26,6 +26,7 @@ fn failed(what: &'static str) -> impl FnOnce(sled::Error) -> Error {
 
 impl Sled {
     pub(crate) fn open(dir: &Path) -> Result<Self> {
+        Self::wait_for_last_close(dir)?;
         let db = sled::Config::new()
             .path(dir)
             .cache_capacity(CACHE_BYTES)
@@ -36,6 +37,17 @@ impl Sled {
         let data = db.open_tree(DATA).map_err(failed("open"))?;
         let stamp = db.open_tree(STAMP).map_err(failed("open"))?;
         Ok(Self { data, stamp, db })
+    }
+
+    /// A dropped sled still has its file locked while its threads finish, and then refuses to open again. The store's
+    /// own lock says that no other process has it, so that this waits for nothing but those.
+    fn wait_for_last_close(dir: &Path) -> Result<()> {
+        let path = dir.join("db");
+        match std::fs::File::open(&path) {
+            Ok(file) => file.lock().map_err(Error::io("lock", path)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(Error::io("open", path)(e)),
+        }
     }
 }
 

@@ -1,9 +1,11 @@
 //! What a server is to the engine: something that answers call records.
 
+use crate::server::Connection;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::LocalBoxFuture;
 use slice_proto::ids::{Role, ServerId};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone)]
@@ -39,6 +41,22 @@ impl Message {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// The message as one record: `head` itself where there is nothing more, else everything copied together.
+    #[must_use]
+    pub fn into_record(mut self) -> BytesMut {
+        if !self.body.is_empty() || !self.tail.is_empty() {
+            self.head.reserve(self.body.len() + self.tail.len());
+            self.head.extend_from_slice(&self.body);
+            self.head.extend_from_slice(&self.tail);
+        }
+        self.head
+    }
+}
+
+/// The second word of a call or reply record (RFC 5531 section 9: `msg_type`).
+pub(crate) fn message_type(record: &[u8]) -> Option<u32> {
+    record.get(4..)?.first_chunk().map(|b| u32::from_be_bytes(*b))
 }
 
 impl From<BytesMut> for Message {
@@ -50,15 +68,43 @@ impl From<BytesMut> for Message {
 /// What a service makes of one call.
 pub enum Handled {
     /// The reply stands in the caller's `reply` message: the common case, answered on this very thread.
+    /// An empty reply is none: the call is dropped without a word.
     Done,
     /// The reply comes later: it waits for a disk or a peer. Polled on the thread that made the call.
     Later(LocalBoxFuture<'static, Message>),
     /// No reply, and the connection is closed: the peer does not speak our protocol.
     Close,
+    /// Only from a [`LocalService`]: the reply is given, now or later, to the [`Connection`] by exactly one
+    /// [`Connection::reply`] or [`Connection::forget`], so that forwarding a request needs no future.
+    Detached,
 }
 
 /// A server's handler, shared by all threads. A call must not block: what waits goes into [`Handled::Later`].
 pub trait Service: Send + Sync + 'static {
     /// Handles one complete call record (no record mark). `reply` is empty and may be reused between calls.
     fn call(&self, peer: &Peer, record: BytesMut, reply: &mut Message) -> Handled;
+
+    /// Handles a call that comes in parts through the in-process channel. A server of bulk data overrides this to
+    /// take a WRITE's bytes from `call.body` without a copy; all others get the parts copied together.
+    fn call_message(&self, peer: &Peer, call: Message, reply: &mut Message) -> Handled {
+        self.call(peer, call.into_record(), reply)
+    }
+}
+
+/// A handler that lives on one thread, with that thread's own state: the µproxy.
+pub trait LocalService: 'static {
+    /// Handles one complete call record that came in on `connection`. `reply` is empty.
+    fn call(&self, connection: &Connection, record: BytesMut, reply: &mut Message) -> Handled;
+
+    /// A connection was accepted (and its hello, where one is asked for, is done).
+    fn opened(&self, _connection: &Connection) {}
+
+    /// A connection is gone: replies to it are thrown away from now on.
+    fn closed(&self, _connection: &Connection) {}
+}
+
+impl LocalService for Arc<dyn Service> {
+    fn call(&self, connection: &Connection, record: BytesMut, reply: &mut Message) -> Handled {
+        Service::call(&**self, connection.peer(), record, reply)
+    }
 }

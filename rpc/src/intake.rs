@@ -1,0 +1,140 @@
+//! Reading one socket: through the thread's shared read chunk where records are small, into a buffer of its own size
+//! where one is large.
+//!
+//! ```text
+//!              ┌ small records ──▶ the thread's chunk ── split off, no copy ──▶ record
+//!  socket ─────┤
+//!              └ rest of a large one ──▶ its own buffer, read exactly to the record's end ──▶ record
+//! ```
+//! Between wake-ups a connection keeps only the part of a record that has come.
+
+use crate::buffers::{self, READ_AT_ONCE};
+use crate::framing::{FrameError, Framer};
+use bytes::{BufMut, BytesMut};
+use std::io;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// Records longer than this get a buffer of their own as soon as their mark is seen.
+const LARGE: usize = 16 << 10;
+
+/// A record's own buffer has at most this size until so many bytes of it have really come: who claims a megabyte has
+/// to send some of it first.
+const CLAIM_MAX: usize = 64 << 10;
+
+/// What is read after a large record: enough for the next one's mark and header, so that its data is not copied.
+const AFTER_LARGE: usize = 4 << 10;
+
+/// The reading half of a connection.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    framer: Framer,
+    input: BytesMut,
+    /// `input` is the thread's chunk.
+    lent: bool,
+    /// Length of the large buffer that `input` is; 0 if it is none.
+    large: usize,
+    /// The last record was large: so is the next, presumably.
+    after_large: bool,
+}
+
+impl Intake {
+    pub(crate) fn new(max: usize) -> Self {
+        Self { framer: Framer::new(max), input: BytesMut::new(), lent: false, large: 0, after_large: false }
+    }
+
+    pub(crate) fn set_max(&mut self, max: usize) {
+        self.framer.set_max(max);
+    }
+
+    /// The next record that has come in full.
+    pub(crate) fn next(&mut self) -> Result<Option<BytesMut>, FrameError> {
+        let record = self.framer.next(&mut self.input)?;
+        if let Some(record) = &record {
+            self.after_large = record.len() > LARGE;
+        }
+        Ok(record)
+    }
+
+    pub(crate) fn mid_record(&self) -> bool {
+        self.framer.mid_record(&self.input)
+    }
+
+    /// One read. Ready with the number of bytes, 0 at the end of the stream.
+    pub(crate) fn poll_fill<S: AsyncRead + Unpin>(
+        &mut self,
+        socket: &mut S,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let missing = self.framer.missing(&self.input).map_err(io::Error::other)?;
+        let limit = if self.input.len() + missing > LARGE && missing > 0 {
+            self.own(missing)
+        } else {
+            self.lend();
+            if self.after_large && self.input.len() < AFTER_LARGE { AFTER_LARGE } else { READ_AT_ONCE }
+        };
+        let mut target = (&mut self.input).limit(limit);
+        let read = std::pin::pin!(socket.read_buf(&mut target));
+        let n = ready!(std::future::Future::poll(read, cx))?;
+        Poll::Ready(Ok(n))
+    }
+
+    /// To be called when the wake-up is over: returns what is lent and keeps what has come of a record.
+    pub(crate) fn settle(&mut self) {
+        if self.lent {
+            self.lent = false;
+            let rest = match self.input.len() {
+                0 => BytesMut::new(),
+                // A short rest must not pin the chunk; a long one is worth pinning it.
+                1..=READ_AT_ONCE => BytesMut::from(&self.input[..]),
+                _ => self.input.split(),
+            };
+            buffers::give_chunk(std::mem::replace(&mut self.input, rest));
+        } else if self.input.is_empty() {
+            self.leave_own();
+        }
+    }
+
+    /// Sees to it that `input` is the thread's chunk with room for a read.
+    fn lend(&mut self) {
+        if self.lent {
+            self.input = buffers::fit_chunk(std::mem::take(&mut self.input));
+            return;
+        }
+        let mut chunk = buffers::take_chunk();
+        chunk.extend_from_slice(&self.input);
+        self.leave_own();
+        self.input = chunk;
+        self.lent = true;
+    }
+
+    /// Sees to it that `input` is the record's own buffer; returns how much to read into it.
+    fn own(&mut self, missing: usize) -> usize {
+        let total = self.input.len() + missing;
+        let room = self.input.capacity() - self.input.len();
+        if !self.lent && (room >= missing || (room > 0 && self.input.len() < CLAIM_MAX && !self.after_large))
+        {
+            return room.min(missing);
+        }
+        let claim =
+            if self.after_large || self.input.len() >= CLAIM_MAX { total } else { total.min(CLAIM_MAX) };
+        let mut own = buffers::take_large(claim);
+        own.extend_from_slice(&self.input);
+        if self.lent {
+            self.lent = false;
+            buffers::give_chunk(std::mem::take(&mut self.input));
+        } else {
+            self.leave_own();
+        }
+        self.input = own;
+        self.large = claim;
+        missing.min(claim - self.input.len())
+    }
+
+    fn leave_own(&mut self) {
+        let handle = std::mem::take(&mut self.input);
+        if self.large > 0 {
+            buffers::give_large(std::mem::take(&mut self.large), handle);
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The server side: listeners, connections, datagrams.
+
+mod connection;
+mod datagram;
+mod limits;
+mod listener;
+mod sweep;
+mod task;
+
+pub use connection::Connection;
+pub use datagram::serve_udp;
+pub use limits::Limits;
+pub use listener::{Gate, Listener, Options, Placement, serve, serve_local};

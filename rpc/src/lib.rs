@@ -29,6 +29,7 @@
 
 mod buffers;
 pub mod channel;
+pub mod clock;
 pub mod directory;
 pub mod error;
 pub mod framing;
@@ -39,6 +40,7 @@ pub mod outbuf;
 pub mod server;
 pub mod service;
 mod socket;
+pub mod tables;
 pub mod worker;
 
 pub use channel::{Call, Channel, ReplySink, SplitCall};

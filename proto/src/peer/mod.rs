@@ -5,6 +5,7 @@
 
 pub mod attrs;
 pub mod data;
+pub mod dir;
 pub mod hello;
 pub mod intent;
 
@@ -30,10 +31,15 @@ pub enum PeerProc {
     /// [`attrs::RaiseArgs`].
     RaiseReach = 11,
     // 20..30: directory server ↔ directory server
+    /// [`dir::HoldArgs`].
     Hold = 20,
+    /// [`dir::ConfirmArgs`].
     Confirm = 21,
+    /// [`dir::DropArgs`].
     Drop = 22,
+    /// [`dir::ConfirmArgs`].
     Owe = 23,
+    /// [`dir::ReconcileArgs`].
     Reconcile = 24,
     // 30..40: home site or µproxy → data server
     /// [`data::TruncateArgs`].

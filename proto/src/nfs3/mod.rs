@@ -51,6 +51,7 @@ pub use readdir::{
 };
 pub use remove::{LinkArgs, LinkOk, LinkRes, RemoveArgs, RemoveRes, RenameArgs, RenameOk, RenameRes};
 pub use res::Res3;
+pub use slots::{AttrKind, AttrSlot, AttrWalk, for_each_attr};
 pub use status::NfsStat3;
 pub use types::{CookieVerf, DirOp, FType3, NfsTime3, SpecData3, StableHow, Verifier, access, fsf};
 

@@ -284,6 +284,19 @@ impl TryFrom<pb::RoutingTable> for RoutingTable {
     }
 }
 
+impl RoutingTable {
+    /// A table of an ensemble whose sites are not dealt yet: as `try_from`, but without sites. Only the coordinator's
+    /// own store holds such; none is ever sent.
+    ///
+    /// # Errors
+    /// A [`ConvertError`].
+    pub fn undealt(t: pb::RoutingTable) -> Result<Self> {
+        let placements: Vec<_> = t.placements.iter().map(placement).collect::<Result<_>>()?;
+        let volumes = volumes(t.volumes, placements.len())?;
+        Ok(Self { servers: servers(t.servers)?, volumes, placements, ..Self::default() })
+    }
+}
+
 fn servers(entries: Vec<pb::ServerEntry>) -> Result<BTreeMap<ServerId, ServerEntry>> {
     bounded("servers", entries.len(), MAX_SERVERS)?;
     let mut servers = BTreeMap::new();

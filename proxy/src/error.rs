@@ -1,0 +1,26 @@
+//! What can go wrong when a µproxy starts, and the one reason why a request has no answer.
+
+use std::net::SocketAddr;
+use thiserror::Error;
+
+/// Errors of this crate.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The engine cannot listen, or has no thread.
+    #[error(transparent)]
+    Rpc(#[from] slice_rpc::error::Error),
+    /// A UDP socket for MOUNT or portmap cannot be had.
+    #[error("cannot listen on {addr} over UDP: {source}")]
+    Udp {
+        /// The address asked for.
+        addr: SocketAddr,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// An export rule is wrong; the sentence says what to do.
+    #[error("{0}")]
+    Export(String),
+    /// The system has no random bytes for the write verifier.
+    #[error("no random bytes for the write verifier: {0}")]
+    Random(getrandom::Error),
+}

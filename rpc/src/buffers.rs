@@ -143,3 +143,61 @@ fn keep(stock: &RefCell<Vec<BytesMut>>, buf: BytesMut) {
         stock.push(buf);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_chunk_is_used_again_from_its_start_once_its_records_are_gone() {
+        let mut chunk = take_chunk();
+        let start = chunk.as_ptr();
+        chunk.extend_from_slice(&[1; 1000]);
+        let record = chunk.split_to(600);
+        give_chunk(chunk);
+        // While a record lives, the room behind it is used.
+        let chunk = take_chunk();
+        assert!(chunk.as_ptr() > start && chunk.capacity() >= READ_AT_ONCE);
+        give_chunk(chunk);
+        drop(record);
+        assert_eq!(take_chunk().as_ptr(), start);
+    }
+
+    #[test]
+    fn kept_records_never_leave_too_little_room() {
+        let mut kept = Vec::new();
+        for _ in 0..100 {
+            let mut chunk = take_chunk();
+            assert!(chunk.capacity() - chunk.len() >= READ_AT_ONCE);
+            chunk.extend_from_slice(&[0; 10_000]);
+            kept.push(chunk.split());
+            give_chunk(chunk);
+        }
+    }
+
+    #[test]
+    fn a_large_buffer_serves_again_once_its_record_is_gone() {
+        let mut own = take_large(MAX_RECORD);
+        own.extend_from_slice(&[7; 70_000]);
+        let start = own.as_ptr();
+        let record = own.split().freeze();
+        give_large(MAX_RECORD, own);
+        let other = take_large(MAX_RECORD);
+        assert_ne!(other.as_ptr(), start);
+        drop(record);
+        assert_eq!(take_large(MAX_RECORD).as_ptr(), start);
+        trim();
+        trim();
+        STOCK.with(|s| assert!(s.large.borrow().is_empty()));
+    }
+
+    #[test]
+    fn arenas_are_cut_from_one_allocation() {
+        let mut first = take_arena();
+        first.extend_from_slice(&[1; 100]);
+        let reply = first.split();
+        give_arena(first);
+        let second = take_arena();
+        assert_eq!(second.as_ptr() as usize, reply.as_ptr() as usize + 100);
+    }
+}

@@ -138,3 +138,114 @@ impl Intake {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::framing::MAX_RECORD;
+    use proptest::prelude::*;
+    use slice_proto::rpc_msg::record_mark;
+    use std::pin::Pin;
+    use std::task::Waker;
+    use tokio::io::ReadBuf;
+
+    /// A socket whose bytes come in pieces of these lengths; 0 is a pause.
+    struct Pieces {
+        bytes: Vec<u8>,
+        at: usize,
+        pieces: Vec<usize>,
+        next: usize,
+    }
+
+    impl AsyncRead for Pieces {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let piece = self.pieces[self.next % self.pieces.len()];
+            self.next += 1;
+            if piece == 0 {
+                return Poll::Pending;
+            }
+            let n = piece.min(buf.remaining()).min(self.bytes.len() - self.at);
+            buf.put_slice(&self.bytes[self.at..self.at + n]);
+            self.at += n;
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Reads everything, record by record, as a connection's task does; keeps some records alive for a while.
+    fn read_all(pieces: &mut Pieces, kept: usize) -> Vec<Vec<u8>> {
+        let (mut intake, mut got, mut held) = (Intake::new(MAX_RECORD), Vec::new(), Vec::new());
+        let mut cx = Context::from_waker(Waker::noop());
+        loop {
+            let over = loop {
+                while let Some(record) = intake.next().unwrap() {
+                    got.push(record.to_vec());
+                    held.push(record);
+                    if held.len() > kept {
+                        held.remove(0);
+                    }
+                }
+                match intake.poll_fill(pieces, &mut cx) {
+                    Poll::Pending => break false,
+                    Poll::Ready(n) if n.as_ref().unwrap() == &0 => break true,
+                    Poll::Ready(_) => {}
+                }
+            };
+            intake.settle();
+            assert!(!intake.lent);
+            if over {
+                assert!(!intake.mid_record());
+                return got;
+            }
+        }
+    }
+
+    fn record() -> impl Strategy<Value = usize> {
+        prop_oneof![6 => 0usize..300, 2 => LARGE - 8..LARGE + 8, 1 => CLAIM_MAX - 9..CLAIM_MAX * 3, 1 => Just(MAX_RECORD)]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        /// Small and large records in any order and however they are cut come out whole, whether or not the
+        /// service keeps them.
+        #[test]
+        fn records_come_out_whole(
+            lens in prop::collection::vec(record(), 1..24),
+            mut pieces in prop::collection::vec(prop_oneof![Just(0usize), 1usize..2000, 1usize..200_000], 1..16),
+            kept in 0usize..12,
+        ) {
+            pieces.push(4096); // it goes on in the end
+            let want: Vec<Vec<u8>> = lens.iter().enumerate().map(|(i, n)| vec![i as u8; *n]).collect();
+            let bytes = want.iter().flat_map(|r| [&record_mark(r.len())[..], r].concat()).collect();
+            let mut pieces = Pieces { bytes, at: 0, pieces, next: 0 };
+            prop_assert_eq!(read_all(&mut pieces, kept), want);
+        }
+    }
+
+    #[test]
+    fn who_claims_a_long_record_and_sends_little_gets_little_memory() {
+        let bytes = [&record_mark(MAX_RECORD)[..], &[0; 100]].concat();
+        let mut pieces = Pieces { bytes, at: 0, pieces: vec![50, 0], next: 0 };
+        let (mut intake, mut cx) = (Intake::new(MAX_RECORD), Context::from_waker(Waker::noop()));
+        for _ in 0..6 {
+            let _ = intake.poll_fill(&mut pieces, &mut cx);
+            assert_eq!(intake.next(), Ok(None));
+            intake.settle();
+        }
+        assert!(intake.input.capacity() <= CLAIM_MAX, "{}", intake.input.capacity());
+    }
+
+    #[test]
+    fn an_idle_connection_owns_no_buffer() {
+        let bytes = [&record_mark(100)[..], &[0; 100]].concat();
+        let mut pieces = Pieces { bytes, at: 0, pieces: vec![1000, 0], next: 0 };
+        let (mut intake, mut cx) = (Intake::new(MAX_RECORD), Context::from_waker(Waker::noop()));
+        let _ = intake.poll_fill(&mut pieces, &mut cx);
+        assert!(intake.next().unwrap().is_some());
+        intake.settle();
+        assert_eq!(intake.input.capacity(), 0);
+    }
+}

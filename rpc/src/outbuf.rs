@@ -173,3 +173,111 @@ impl OutBuf {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::framing::Framer;
+    use proptest::prelude::*;
+    use std::task::Waker;
+
+    /// A socket that takes so many bytes at a time, and blocks where the script says 0.
+    struct Slow {
+        script: Vec<usize>,
+        at: usize,
+        got: Vec<u8>,
+    }
+
+    impl AsyncWrite for Slow {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            let n = self.script[self.at % self.script.len()].min(buf.len());
+            self.at += 1;
+            self.got.extend_from_slice(&buf[..n]);
+            if n == 0 { Poll::Pending } else { Poll::Ready(Ok(n)) }
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bufs: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            let most = self.script[self.at % self.script.len()];
+            self.at += 1;
+            let before = self.got.len();
+            for buf in bufs {
+                let n = (most + before - self.got.len()).min(buf.len());
+                self.got.extend_from_slice(&buf[..n]);
+            }
+            let n = self.got.len() - before;
+            if n == 0 { Poll::Pending } else { Poll::Ready(Ok(n)) }
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn part() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            3 => prop::collection::vec(any::<u8>(), 0..200),
+            1 => (COPY_MAX - 2..COPY_MAX * 3).prop_map(|n| vec![n as u8; n]),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        /// Whatever is queued and however slowly the socket takes it, the same records arrive in order.
+        #[test]
+        fn what_is_queued_arrives(
+            messages in prop::collection::vec((part(), part(), part(), any::<bool>()), 1..20),
+            mut script in prop::collection::vec(prop_oneof![Just(0usize), 1usize..50, 1usize..40_000], 1..20),
+        ) {
+            script.push(7); // something is taken in the end
+            let mut slow = Slow { script, at: 0, got: Vec::new() };
+            let mut out = OutBuf::new();
+            let mut cx = Context::from_waker(Waker::noop());
+            let mut want = Vec::new();
+            for (head, body, tail, shared) in &messages {
+                want.push([&head[..], body, tail].concat());
+                if *shared {
+                    let parts = [head, body, tail].map(|p| Bytes::copy_from_slice(p));
+                    out.push_shared(&parts).unwrap();
+                } else {
+                    let mut message =
+                        Message { head: head[..].into(), body: body.clone().into(), tail: tail[..].into() };
+                    out.push(&mut message).unwrap();
+                    prop_assert!(message.is_empty());
+                }
+                let _ = out.poll_flush(&mut slow, &mut cx);
+            }
+            while out.poll_flush(&mut slow, &mut cx).is_pending() {}
+            prop_assert_eq!((out.len(), out.sent() as usize), (0, slow.got.len()));
+            let (mut framer, mut stream, mut got) = (Framer::new(MAX_RECORD), BytesMut::from(&slow.got[..]), Vec::new());
+            while let Some(record) = framer.next(&mut stream).unwrap() {
+                got.push(record.to_vec());
+            }
+            prop_assert_eq!(got, want);
+        }
+    }
+
+    #[test]
+    fn a_message_longer_than_a_record_is_refused_and_nothing_is_queued() {
+        let mut out = OutBuf::new();
+        let mut message = Message { body: Bytes::from(vec![0; MAX_RECORD + 1]), ..Message::default() };
+        assert!(out.push(&mut message).is_err());
+        assert!(out.is_empty());
+    }
+
+    #[test]
+    fn an_empty_queue_owns_no_buffer() {
+        let mut out = OutBuf::new();
+        let mut slow = Slow { script: vec![usize::MAX], at: 0, got: Vec::new() };
+        out.push(&mut Message::from(BytesMut::from(&[1; 100][..]))).unwrap();
+        assert!(out.poll_flush(&mut slow, &mut Context::from_waker(Waker::noop())).is_ready());
+        assert_eq!(out.tail.capacity(), 0);
+    }
+}

@@ -82,6 +82,7 @@ pub fn table(outcomes: &[Outcome], base: &str) -> String {
     }
     let columns = 3 + 3 * labels.len() + 2 * labels.iter().filter(|l| **l != base).count();
     let _ = writeln!(text, "\n|{}", " --- |".repeat(columns));
+    let mut fewest = usize::MAX;
     for (op, conns, inflight, unit) in rows {
         let of = |label: &str| {
             let label = label.to_owned();
@@ -90,6 +91,7 @@ pub fn table(outcomes: &[Outcome], base: &str) -> String {
             }))
         };
         let reference = of(base);
+        fewest = labels.iter().filter_map(|label| of(label)).map(|c| c.rounds).fold(fewest, usize::min);
         let _ = write!(text, "| {op} | {conns} × {inflight} | {unit} |");
         for label in &labels {
             let got = of(label);
@@ -113,9 +115,38 @@ pub fn table(outcomes: &[Outcome], base: &str) -> String {
         }
         text.push('\n');
     }
-    let rounds = labels.iter().flat_map(|label| cell(outcomes.iter().filter(|o| o.label == *label)));
-    let fewest = rounds.map(|c| c.rounds).min().unwrap_or(0);
-    let _ = writeln!(text, "\nMedians; {fewest} results or more a server.");
+    if fewest != usize::MAX {
+        let _ = writeln!(text, "\nMedians of at least {fewest} rounds.");
+    }
+    text.push_str(&roles(outcomes));
+    text
+}
+
+/// Where several kinds of processes serve: CPU µs a call of each, medians. Empty if there are none.
+fn roles(outcomes: &[Outcome]) -> String {
+    let several: Vec<_> = outcomes.iter().filter(|o| o.cpu_us_by_role.len() > 1).collect();
+    let roles = unique(several.iter().flat_map(|o| o.cpu_us_by_role.keys()));
+    if roles.is_empty() {
+        return String::new();
+    }
+    let mut text = String::from("\nCPU µs a call by role:\n\n| server | operation | conns × in flight |");
+    for role in &roles {
+        let _ = write!(text, " {role} |");
+    }
+    let _ = writeln!(text, "\n|{}", " --- |".repeat(3 + roles.len()));
+    for (label, op, conns, inflight) in
+        unique(several.iter().map(|o| (o.label.as_str(), o.op.as_str(), o.conns, o.inflight)))
+    {
+        let _ = write!(text, "| {label} | {op} | {conns} × {inflight} |");
+        let rounds = several
+            .iter()
+            .filter(|o| o.label == label && o.op == op && o.conns == conns && o.inflight == inflight);
+        for role in &roles {
+            let of_role = rounds.clone().filter_map(|o| o.cpu_us_by_role.get(*role).copied());
+            let _ = write!(text, " {} |", median(of_role).map_or("–".to_owned(), short));
+        }
+        text.push('\n');
+    }
     text
 }
 
@@ -139,6 +170,7 @@ mod tests {
             cpu_us_per_call: Some(cpu),
             cpu_us_per_unit: Some(cpu),
             cpu_us_by_role: std::collections::BTreeMap::new(),
+            load_cpu_us_per_call: 1.0,
         }
     }
 
@@ -164,6 +196,18 @@ mod tests {
             "| null | 4 × 16 | call | 50.0k | 16.0 | 10.0 / 1234 | 200k | 4.00 | 10.0 / 1234 | 0.25 | 4.00 |"
         );
         assert_eq!(lines[3], "| getattr | 4 × 16 | call | 9.00 | 2.00 | 10.0 / 1234 | – | – | – | – | – |");
+    }
+
+    #[test]
+    fn roles_are_told_apart() {
+        let mut all = [outcome("sep", "null", 1.0, 4.0), outcome("sep", "null", 1.0, 4.0)];
+        for (o, us) in all.iter_mut().zip([3.0, 5.0]) {
+            o.cpu_us_by_role = [("dirserver".to_owned(), 1.0), ("proxy".to_owned(), us)].into();
+        }
+        let text = table(&all, "sep");
+        assert!(text.contains("Medians of at least 2 rounds."), "{text}");
+        assert!(text.contains("| server | operation | conns × in flight | dirserver | proxy |"), "{text}");
+        assert!(text.ends_with("| sep | null | 4 × 16 | 1.00 | 3.00 |\n"), "{text}");
     }
 
     #[test]

@@ -79,6 +79,14 @@ impl Servers {
     }
 }
 
+/// CPU time that this process has used: what the load itself costs.
+///
+/// # Errors
+/// [`Error::NoProcess`] if the system has no such clock.
+pub fn own() -> Result<Duration, Error> {
+    cpu_time(i32::try_from(std::process::id()).unwrap_or_default())
+}
+
 /// Linux's largest process id. The clock of a larger one would be another clock.
 const PID_MAX: i32 = 1 << 22;
 

@@ -156,8 +156,12 @@ fn show(o: &Outcome) {
     if o.unit != "call" {
         println!("  {:.1} {}/s", o.units_per_s, o.unit);
     }
+    println!("  the load itself {:.2} µs CPU a call", o.load_cpu_us_per_call);
     if let (Some(call), Some(unit)) = (o.cpu_us_per_call, o.cpu_us_per_unit) {
-        println!("  server CPU {call:.2} µs a call, {unit:.2} µs a {}", o.unit);
+        println!("  server CPU {call:.2} µs a call");
+        if o.unit != "call" {
+            println!("  server CPU {unit:.2} µs/{}", o.unit);
+        }
         for (role, us) in o.cpu_us_by_role.iter().filter(|_| o.cpu_us_by_role.len() > 1) {
             println!("    {role} {us:.2} µs a call");
         }

@@ -8,7 +8,7 @@ pub use ops::Op;
 
 use crate::client::{self, Client};
 use crate::conn::Conn;
-use crate::cpu::Servers;
+use crate::cpu::{self, Servers};
 use crate::error::Error;
 use crate::meter::{Counted, Meter};
 use ops::Caller;
@@ -83,6 +83,8 @@ pub struct Outcome {
     pub cpu_us_per_unit: Option<f64>,
     /// CPU time a call by group of processes, in µs.
     pub cpu_us_by_role: BTreeMap<String, f64>,
+    /// CPU time a call of this generator itself, in µs.
+    pub load_cpu_us_per_call: f64,
 }
 
 /// Runs it.
@@ -115,15 +117,20 @@ pub async fn run(config: Config) -> Result<Outcome, Error> {
     let measured = window(&config, &meter, &mut callers).await;
     let counted = meter.stop();
     let drained = tokio::time::timeout(Duration::from_secs(DRAIN_S), drain(&mut callers)).await;
-    let (seconds, cpu) = measured?;
+    let measured = measured?;
     drained.map_err(|_| Error::Timeout(DRAIN_S))??;
     ground.clear(first).await?;
-    Ok(outcome(&config, &counted, seconds, &cpu))
+    Ok(outcome(&config, &counted, &measured))
 }
 
-type Measured = (f64, BTreeMap<String, Duration>);
+/// How long was counted, and the CPU time used meanwhile.
+struct Measured {
+    seconds: f64,
+    servers: BTreeMap<String, Duration>,
+    own: Duration,
+}
 
-/// Warms up, then counts until time or calls run out; resolves to how long, and the servers' CPU time.
+/// Warms up, then counts until time or calls run out.
 async fn window(
     config: &Config,
     meter: &Meter,
@@ -133,7 +140,7 @@ async fn window(
         () = tokio::time::sleep(config.warmup) => {}
         failed = next_failure(callers) => return Err(failed),
     }
-    let before = config.servers.used()?;
+    let (before, own_before) = (config.servers.used()?, cpu::own()?);
     let start = Instant::now();
     meter.switch_on(config.max_calls);
     tokio::select! {
@@ -142,7 +149,8 @@ async fn window(
         failed = next_failure(callers) => return Err(failed),
     }
     let seconds = start.elapsed().as_secs_f64();
-    Ok((seconds, config.servers.used()?.since(&before)))
+    let own = cpu::own()?.saturating_sub(own_before);
+    Ok(Measured { seconds, servers: config.servers.used()?.since(&before), own })
 }
 
 /// Resolves when a caller ends, which before the end of the run it does only by failing.
@@ -160,7 +168,8 @@ async fn drain(callers: &mut JoinSet<Result<(), Error>>) -> Result<(), Error> {
     Ok(())
 }
 
-fn outcome(config: &Config, counted: &Counted, seconds: f64, cpu: &BTreeMap<String, Duration>) -> Outcome {
+fn outcome(config: &Config, counted: &Counted, measured: &Measured) -> Outcome {
+    let (seconds, cpu) = (measured.seconds, &measured.servers);
     let calls = counted.calls as f64;
     let (unit, units) = match config.op.unit() {
         Some(unit) => (unit, counted.units as f64),
@@ -184,5 +193,6 @@ fn outcome(config: &Config, counted: &Counted, seconds: f64, cpu: &BTreeMap<Stri
         cpu_us_per_call: (counts_cpu && calls > 0.0).then(|| us(total) / calls),
         cpu_us_per_unit: (counts_cpu && units > 0.0).then(|| us(total) / units),
         cpu_us_by_role: cpu.iter().map(|(role, used)| (role.clone(), us(*used) / calls.max(1.0))).collect(),
+        load_cpu_us_per_call: us(measured.own) / calls.max(1.0),
     }
 }

@@ -1,0 +1,92 @@
+//! Tombstones that have served their time.
+//!
+//! A tombstone refuses WRITEs that were on their way when the file was purged. It stays longer than a connection
+//! can stay silent and still deliver one.
+
+use crate::error::Result;
+use crate::layout::Leaf;
+use crate::node::{Node, blocking};
+use crate::object::{Object, State};
+use crate::record::{GRAVES, grave_key, grave_of, object_key};
+use slice_proto::ids::FileId;
+use slice_store::{Batch, Direction, KeyRange, Ticket};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a tombstone is kept: TCP gives a connection up after 15 minutes of silence or less; 1 hour is well beyond.
+pub(crate) const TOMBSTONE_KEPT: Duration = Duration::from_secs(3600);
+/// How often old ones are looked for.
+const COLLECT_EVERY: Duration = Duration::from_secs(60);
+/// Tombstones collected in one go: one batch of the store, a few hundred KiB.
+const MAX_COLLECTED: usize = 4096;
+
+impl Node {
+    /// Collects old tombstones for ever.
+    pub(crate) async fn collect_forever(self: &Arc<Self>) {
+        let mut tick = tokio::time::interval(COLLECT_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            while match self.collect().await {
+                Ok(n) => n == MAX_COLLECTED,
+                Err(error) => {
+                    tracing::warn!(%error, "old tombstones were not collected");
+                    false
+                }
+            } {}
+        }
+    }
+
+    /// Collects up to [`MAX_COLLECTED`] tombstones that are old enough; how many.
+    pub(crate) async fn collect(self: &Arc<Self>) -> Result<usize> {
+        let kept = u64::try_from(TOMBSTONE_KEPT.as_nanos()).unwrap_or(u64::MAX);
+        let Some(before) = self.clock.now_ns().checked_sub(kept) else { return Ok(0) };
+        let here = Arc::clone(self);
+        let old = blocking(move || here.old_graves(before)).await??;
+        let here = Arc::clone(self);
+        let files: BTreeSet<FileId> = old.iter().map(|(_, f)| *f).collect();
+        blocking(move || here.remove_for_good(&files)).await??;
+        let mut last = self.store.durable();
+        for (at, file) in &old {
+            let object = self.object(*file).await?;
+            last = self.exhume(&object, *at)?;
+            self.cache.forget(object);
+        }
+        self.store.wait(last).await?;
+        Ok(old.len())
+    }
+
+    /// Forgets a tombstone of that time, in memory and store at once: a PURGE that comes again makes a new one.
+    fn exhume(&self, object: &Object, at: u64) -> Result<Ticket> {
+        let mut state = object.state.write();
+        let mut batch = Batch::new();
+        batch.delete(grave_key(at, object.file));
+        // Purged again meanwhile: then another tombstone stands for it.
+        if state.purged_ns == Some(at) {
+            batch.delete(object_key(object.file));
+            *state = State::default();
+        }
+        Ok(self.store.submit(batch)?)
+    }
+
+    fn old_graves(&self, before: u64) -> Result<Vec<(u64, FileId)>> {
+        let mut old = Vec::new();
+        for pair in self.store.iter(KeyRange::prefix(GRAVES), Direction::Forward).take(MAX_COLLECTED) {
+            match grave_of(&pair?.0) {
+                Some((at, file)) if at <= before => old.push((at, file)),
+                _ => break,
+            }
+        }
+        Ok(old)
+    }
+
+    /// Makes durable that the files are gone: their tombstones no longer say so.
+    fn remove_for_good(&self, files: &BTreeSet<FileId>) -> Result<()> {
+        for file in files {
+            self.layout.remove_object(*file)?;
+        }
+        let leaves: BTreeSet<Leaf> = files.iter().map(|f| Leaf::of(*f)).collect();
+        leaves.into_iter().try_for_each(|leaf| self.layout.sync_leaf(leaf))
+    }
+}

@@ -1,0 +1,339 @@
+//! The server: what its requests share, and its life from open to shutdown.
+
+use crate::cache::{Cache, Place, open_files};
+use crate::config::{BlockConfig, FORMAT};
+use crate::error::{Error, Result};
+use crate::layout::Layout;
+use crate::object::Object;
+use crate::record::{SITE_STAMP, SITES, site_key, site_of};
+use crate::reply::Refusal;
+use crate::space::Space;
+use parking_lot::RwLock;
+use slice_proto::handle::{Handle, KeyRing};
+use slice_proto::ids::{Epoch, FileId, Role, SITES_PER_ROLE, ServerId, Site, TableEpoch};
+use slice_proto::nfs3::{NfsStat3, Verifier};
+use slice_proto::peer::PrivateStatus;
+use slice_proto::secret::Identity;
+use slice_proto::stats::ServerStats;
+use slice_proto::table::{RoutingTable, Volume};
+use slice_rpc::clock::SharedClock;
+use slice_rpc::tables::Tables;
+use slice_store::{Batch, Direction, KeyRange, Store, StoreStamp};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use tokio::sync::watch;
+
+/// Objects that are made durable one after the other to make room for one more, before the bound on open files is
+/// passed over.
+const MAX_SYNCED_FOR_ROOM: usize = 4;
+
+/// A block storage node.
+#[derive(Debug)]
+pub struct BlockStore {
+    pub(crate) node: Arc<Node>,
+}
+
+/// What all requests share.
+pub(crate) struct Node {
+    identity: Identity,
+    server: ServerId,
+    pub(crate) store: Store,
+    pub(crate) layout: Layout,
+    pub(crate) cache: Cache,
+    pub(crate) space: Space,
+    pub(crate) clock: SharedClock,
+    tables: Tables,
+    keys: RwLock<(u16, KeyRing)>,
+    /// Sites whose stamps the store has.
+    stamped: [AtomicBool; SITES_PER_ROLE],
+    verifier: AtomicU64,
+    pub(crate) calls: Calls,
+    stop: watch::Sender<bool>,
+    #[cfg(test)]
+    pub(crate) fail_fsync: AtomicBool,
+}
+
+/// Calls answered since start.
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    pub read: AtomicU64,
+    pub write: AtomicU64,
+    pub commit: AtomicU64,
+    pub truncate: AtomicU64,
+    pub purge: AtomicU64,
+    pub stat: AtomicU64,
+    pub list: AtomicU64,
+}
+
+/// Whether a call is for this server (I4).
+pub(crate) enum Admission {
+    /// It is. The epoch of the table by which it was judged.
+    Yes(TableEpoch),
+    /// The caller knows a newer table: wait for ours.
+    Wait,
+    /// It is not.
+    No(PrivateStatus, TableEpoch),
+}
+
+fn random() -> u64 {
+    // Without randomness from the system there is no safe verifier; the clock is the best that is left.
+    getrandom::u64().unwrap_or_else(|_| {
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64)
+    })
+}
+
+// === impl Node ===
+
+impl Node {
+    fn open(config: BlockConfig, tables: Tables, clock: SharedClock) -> Result<Self> {
+        let BlockConfig { data, engine, identity, server } = config;
+        let stamp = StoreStamp { ensemble: identity.ensemble, server, role: Role::Block, format: FORMAT };
+        let store = Store::open(&data, engine, stamp)?;
+        let layout = Layout::open(&data, &identity, server)?;
+        let stamped = [const { AtomicBool::new(false) }; SITES_PER_ROLE];
+        for pair in store.iter(KeyRange::prefix(SITES), Direction::Forward) {
+            let (key, _) = pair?;
+            if let Some(flag) = site_of(&key).and_then(|s| stamped.get(usize::from(s.0))) {
+                flag.store(true, Ordering::Relaxed);
+            }
+        }
+        let key_id = tables.current().key_id;
+        let keys = RwLock::new((key_id, KeyRing::new(&identity, key_id)));
+        Ok(Self {
+            space: Space::open(layout.root())?,
+            cache: Cache::new(open_files()),
+            identity,
+            server,
+            store,
+            layout,
+            clock,
+            tables,
+            keys,
+            stamped,
+            verifier: AtomicU64::new(random()),
+            calls: Calls::default(),
+            stop: watch::Sender::new(false),
+            #[cfg(test)]
+            fail_fsync: AtomicBool::new(false),
+        })
+    }
+
+    /// The newest routing table.
+    pub(crate) fn table(&self) -> Arc<RoutingTable> {
+        self.tables.current()
+    }
+
+    /// Judges a call that was sent by table `sender` and is about `sites`.
+    pub(crate) fn admission(&self, sender: TableEpoch, sites: impl IntoIterator<Item = Site>) -> Admission {
+        let table = self.tables.current();
+        if sender > table.epoch {
+            return Admission::Wait;
+        }
+        for site in sites {
+            if table.owner(Role::Block, site) != Some(self.server) {
+                return Admission::No(PrivateStatus::WrongSite, table.epoch);
+            }
+            let stamp = self.stamped.get(usize::from(site.0));
+            if !stamp.is_some_and(|s| s.load(Ordering::Acquire)) {
+                tracing::error!(
+                    site = site.0,
+                    "this store has no stamp for a site that the table says is ours"
+                );
+                return Admission::No(PrivateStatus::Unstamped, table.epoch);
+            }
+        }
+        Admission::Yes(table.epoch)
+    }
+
+    /// The same, waiting for a newer table where it must.
+    ///
+    /// # Errors
+    /// What the caller is told.
+    pub(crate) async fn admit(
+        &self,
+        sender: TableEpoch,
+        sites: impl IntoIterator<Item = Site> + Clone,
+    ) -> std::result::Result<(), Refusal> {
+        loop {
+            match self.admission(sender, sites.clone()) {
+                Admission::Yes(_) => return Ok(()),
+                Admission::No(why, _) => return Err(why.into()),
+                Admission::Wait => {
+                    // Nobody will bring a newer table: the server is going down.
+                    let mut tables = self.tables.clone();
+                    tables.at_least(sender).await.ok_or(Error::ShuttingDown)?;
+                }
+            }
+        }
+    }
+
+    /// Checks a handle: of this ensemble, of the live file, of a regular file.
+    pub(crate) fn open_handle(&self, bytes: &[u8]) -> std::result::Result<Handle, Refusal> {
+        let key_id = self.tables.current().key_id;
+        if self.keys.read().0 < key_id {
+            *self.keys.write() = (key_id, KeyRing::new(&self.identity, key_id));
+        }
+        let handle = self.keys.read().1.open(bytes).map_err(|_| NfsStat3::BADHANDLE)?;
+        match (handle.ftype, handle.snapshot) {
+            (1, 0) => Ok(handle),
+            (2, _) => Err(NfsStat3::ISDIR.into()),
+            (1, _) => Err(NfsStat3::ROFS.into()),
+            _ => Err(NfsStat3::INVAL.into()),
+        }
+    }
+
+    /// The write verifier as it is now.
+    pub(crate) fn verifier(&self) -> Verifier {
+        Verifier(self.verifier.load(Ordering::SeqCst).to_be_bytes())
+    }
+
+    /// Uncommitted data may have been lost.
+    pub(crate) fn change_verifier(&self) {
+        self.verifier.store(random(), Ordering::SeqCst);
+    }
+
+    /// The object of a file, loaded.
+    pub(crate) async fn object(self: &Arc<Self>, file: FileId) -> Result<Arc<Object>> {
+        self.object_for(file, None).await
+    }
+
+    /// The object of a file, loaded; with its file, if it is loaded now for a WRITE of epoch `write`.
+    pub(crate) async fn object_for(
+        self: &Arc<Self>,
+        file: FileId,
+        write: Option<Epoch>,
+    ) -> Result<Arc<Object>> {
+        let mut tries = 0;
+        let object = loop {
+            match self.cache.place(file, |o| self.is_clean(o), tries == MAX_SYNCED_FOR_ROOM) {
+                Place::Object(object) => break object,
+                Place::Full(other) => {
+                    tries += 1;
+                    // A failure is known to the object, and to whoever commits it.
+                    let _ = self.durable(&other).await;
+                }
+            }
+        };
+        let load = || {
+            let (node, object) = (Arc::clone(self), Arc::clone(&object));
+            async move { blocking(move || object.load(&node.store, &node.layout, write)).await? }
+        };
+        object.loaded.get_or_try_init(load).await?;
+        Ok(object)
+    }
+
+    fn stats(&self) -> ServerStats {
+        let c = &self.calls;
+        let ops = [
+            ("READ", &c.read),
+            ("WRITE", &c.write),
+            ("COMMIT", &c.commit),
+            ("TRUNCATE", &c.truncate),
+            ("PURGE", &c.purge),
+            ("STAT", &c.stat),
+            ("LIST_OBJECTS", &c.list),
+        ];
+        let figures = self.space.figures().ok();
+        ServerStats {
+            ops: ops.into_iter().map(|(n, v)| (n.to_owned(), v.load(Ordering::Relaxed))).collect(),
+            space_total: figures.map_or(0, |f| f.total),
+            space_free: figures.map_or(0, |f| f.free),
+            objects: self.cache.len() as u64,
+            sites: self.tables.current().owned(Role::Block, self.server).count() as u32,
+            unsettled: 0,
+        }
+    }
+
+    /// Resolves when the server is to stop.
+    pub(crate) async fn stopped(&self) {
+        // The sender is ours: the wait cannot fail.
+        let _ = self.stop.subscribe().wait_for(|stop| *stop).await;
+    }
+}
+
+/// Runs what blocks on a thread of the runtime's pool.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    // It fails if the work panicked, or the runtime is going down.
+    tokio::task::spawn_blocking(work).await.map_err(|_| Error::ShuttingDown)
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Node({})", self.server)
+    }
+}
+
+// === impl BlockStore ===
+
+impl BlockStore {
+    /// Makes an empty node in the directory of `config`. Blocks.
+    ///
+    /// # Errors
+    /// An [`Error`], also if there is one already: nothing is overwritten.
+    pub fn format(config: &BlockConfig) -> std::result::Result<(), Error> {
+        let BlockConfig { data, engine, identity, server } = config;
+        std::fs::create_dir_all(data).map_err(Error::io("make", data))?;
+        // The store last: it is what says that there is a node.
+        Layout::format(data, identity, *server)?;
+        let stamp =
+            StoreStamp { ensemble: identity.ensemble, server: *server, role: Role::Block, format: FORMAT };
+        Ok(Store::format(data, *engine, stamp)?)
+    }
+
+    /// Opens the node in the directory of `config`, if it is the one that was formatted there. It calls nobody, and so has
+    /// no use for the directory of servers.
+    ///
+    /// # Errors
+    /// An [`Error`] that says what is wrong with the directory.
+    pub async fn open(
+        config: BlockConfig,
+        tables: Tables,
+        _directory: slice_rpc::Directory,
+        clock: SharedClock,
+    ) -> std::result::Result<Arc<Self>, Error> {
+        let node = blocking(move || Node::open(config, tables, clock)).await??;
+        Ok(Arc::new(Self { node: Arc::new(node) }))
+    }
+
+    /// Stamps sites that were dealt to this server (I4); durable when it returns. `volumes` are of no concern here.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn adopt(&self, sites: &[Site], _volumes: &[Volume]) -> std::result::Result<(), Error> {
+        let mut batch = Batch::new();
+        for site in sites {
+            batch.put(site_key(*site), SITE_STAMP);
+        }
+        self.node.store.commit(batch)?.await?;
+        for site in sites {
+            if let Some(flag) = self.node.stamped.get(usize::from(site.0)) {
+                flag.store(true, Ordering::Release);
+            }
+        }
+        Ok(())
+    }
+
+    /// The node's figures. `objects` are those in memory.
+    #[must_use]
+    pub fn stats(&self) -> ServerStats {
+        self.node.stats()
+    }
+
+    /// Background work, until [`shutdown`](Self::shutdown): collects old tombstones.
+    pub async fn run(self: Arc<Self>) {
+        tokio::select! {
+            () = self.node.stopped() => {}
+            () = self.node.collect_forever() => {}
+        }
+    }
+
+    /// Makes everything durable and ends the background work. What is still called is still answered.
+    pub async fn shutdown(&self) {
+        self.node.stop.send_replace(true);
+        for object in self.node.cache.all() {
+            if let Err(error) = self.node.durable(&object).await {
+                tracing::error!(file = %object.file, %error, "data is lost that nobody was told is durable");
+            }
+        }
+    }
+}

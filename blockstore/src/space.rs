@@ -1,0 +1,69 @@
+//! Space for bytes: refused at the WRITE, not at the COMMIT, and never the last of it.
+//!
+//! The file system itself reserves blocks at `pwrite` (delayed allocation of ext4, XFS and btrfs counts them as used at
+//! once), so no `posix_fallocate`: it would cost a journal transaction a WRITE, and make sparse files dense. What is
+//! kept free beyond that is for metadata: truncate and purge must go on when the disk is full.
+
+use crate::error::{Error, Result};
+use rustix::fs::SeekFrom;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Bytes that WRITEs leave free: some hundred thousand records of purges and truncates.
+pub(crate) const RESERVE_BYTES: u64 = 32 << 20;
+/// Bytes that may be written until the file system is asked again: well below the reserve, so that several servers
+/// on one disk together do not use it up between two looks.
+const GRANT_BYTES: u64 = 4 << 20;
+
+/// What may still be written.
+#[derive(Debug)]
+pub(crate) struct Space {
+    dir: File,
+    /// Bytes that may be written without asking. Approximate: threads race for the last of it, and that does not matter.
+    granted: AtomicU64,
+}
+
+/// A file system's size.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Figures {
+    /// Bytes.
+    pub total: u64,
+    /// Bytes free, the reserve taken off.
+    pub free: u64,
+}
+
+impl Space {
+    pub(crate) fn open(dir: &Path) -> Result<Self> {
+        let dir = File::open(dir).map_err(Error::io("open", dir))?;
+        Ok(Self { dir, granted: AtomicU64::new(0) })
+    }
+
+    pub(crate) fn figures(&self) -> Result<Figures> {
+        let vfs = rustix::fs::fstatvfs(&self.dir).map_err(|e| Error::io("statvfs", "objects")(e.into()))?;
+        Ok(Figures {
+            total: vfs.f_blocks.saturating_mul(vfs.f_frsize),
+            free: vfs.f_bavail.saturating_mul(vfs.f_frsize).saturating_sub(RESERVE_BYTES),
+        })
+    }
+
+    /// Whether `len` bytes may be written at `offset` of an object.
+    pub(crate) fn admit(&self, object: impl AsFd, offset: u64, len: u64) -> Result<()> {
+        let granted = self.granted.load(Ordering::Relaxed);
+        if granted >= len {
+            self.granted.store(granted - len, Ordering::Relaxed);
+            return Ok(());
+        }
+        let free = self.figures()?.free;
+        if free >= len {
+            self.granted.store((free - len).min(GRANT_BYTES), Ordering::Relaxed);
+            return Ok(());
+        }
+        // Overwriting what has its blocks needs none.
+        match rustix::fs::seek(object, SeekFrom::Hole(offset)) {
+            Ok(hole) if hole >= offset.saturating_add(len) => Ok(()),
+            _ => Err(Error::NoSpace),
+        }
+    }
+}

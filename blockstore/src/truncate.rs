@@ -1,0 +1,73 @@
+//! TRUNCATE (`peer::data::TruncateArgs`): cuts an object and raises its epoch.
+
+use crate::error::Error;
+use crate::fence::ChangeVerdict;
+use crate::node::{Node, blocking};
+use crate::object::Object;
+use crate::record::{Record, object_key};
+use crate::reply::Refusal;
+use slice_proto::ids::Epoch;
+use slice_proto::peer::PrivateStatus;
+use slice_proto::peer::data::TruncateArgs;
+use slice_proto::placement::THRESHOLD;
+use slice_store::{Batch, Ticket};
+use std::sync::Arc;
+
+/// Cuts the object and makes that durable, then its record: in this order, because a durable record says that it was
+/// done. Answers with what the caller must wait for. Blocks.
+fn cut(node: &Node, object: &Object, epoch: Epoch, size: u64) -> Result<Ticket, Refusal> {
+    // Below the threshold no byte is ours.
+    let end = if size <= THRESHOLD { 0 } else { size };
+    let bytes = {
+        let mut state = object.state.write();
+        match state.fence.change(epoch) {
+            ChangeVerdict::Fenced => return Err(PrivateStatus::Fenced.into()),
+            ChangeVerdict::Done => return Ok(state.record),
+            ChangeVerdict::Act => {}
+        }
+        // From here on, late WRITEs are refused. Should the rest fail, it is done again under the same epoch.
+        state.fence.epoch = epoch;
+        let bytes = state.bytes.clone();
+        if let Some(fd) = bytes.as_ref().filter(|_| end < object.end()) {
+            rustix::fs::ftruncate(fd, end)
+                .map_err(|e| Error::io("truncate", node.layout.path(object.file))(e.into()))?;
+            object.cut(end);
+            object.committer.wrote();
+        }
+        bytes
+    };
+    if bytes.is_some() && !object.committer.clean() {
+        node.sync_here(object)?;
+    }
+    let mut state = object.state.write();
+    if end == 0 {
+        object.committer.heal();
+    }
+    // A later one has overtaken us meanwhile: its record says more.
+    if state.fence.epoch == epoch && state.fence.applied < epoch {
+        let mut batch = Batch::new();
+        batch.put(object_key(object.file), Record { epoch, purged_ns: state.purged_ns }.encode());
+        state.record = node.store.submit(batch)?;
+        state.fence.applied = epoch;
+    }
+    Ok(state.record)
+}
+
+/// Serves a TRUNCATE; answers with the object's epoch.
+pub(crate) async fn serve(node: Arc<Node>, args: TruncateArgs) -> (Result<(), Refusal>, Epoch) {
+    if let Err(why) = node.admit(args.table, args.sites.0.iter().copied()).await {
+        return (Err(why), Epoch::default());
+    }
+    let object = match node.object(args.file).await {
+        Ok(object) => object,
+        Err(e) => return (Err(e.into()), Epoch::default()),
+    };
+    let (here, to) = (Arc::clone(&node), Arc::clone(&object));
+    let outcome = async {
+        let record = blocking(move || cut(&here, &to, args.epoch, args.size)).await??;
+        Ok(node.store.wait(record).await?)
+    };
+    let outcome = outcome.await;
+    let epoch = object.state.read().fence.epoch;
+    (outcome, epoch)
+}

@@ -6,16 +6,16 @@ use crate::read::{self, NO_ATTR, ReadCall};
 use crate::reply::{Refusal, refuse, rpc_status, trailer};
 use crate::write::{self, WriteCall};
 use crate::{list, purge, truncate};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use slice_proto::ids::{Epoch, FileId, Site, Xid};
-use slice_proto::nfs3::peek::{extent_at, write_at};
-use slice_proto::nfs3::{MAX_DATA, NfsStat3, Proc3};
+use slice_proto::nfs3::peek::{ExtentAt, extent_at, write_at};
+use slice_proto::nfs3::{MAX_DATA, NfsStat3, Proc3, StableHow};
 use slice_proto::peer::data::DataRes;
 use slice_proto::peer::{self, PeerProc};
 use slice_proto::placement::{MAX_FILE_SIZE, STRIPE_UNIT, THRESHOLD, block_site};
 use slice_proto::rpc_msg::{CallHeader, ReplyStatus, RpcError, encode_success, program, version};
 use slice_proto::trailer::CallTrailer;
-use slice_proto::xdr::{Decode, Encode, Reader, XdrError};
+use slice_proto::xdr::{Decode, Encode, Reader, XdrError, padding};
 use slice_rpc::service::{Handled, Message, Peer, Service};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -62,6 +62,15 @@ impl Service for BlockStore {
             _ => done(reply, xid, ReplyStatus::ProgUnavail),
         }
     }
+
+    fn call_message(&self, peer: &Peer, call: Message, reply: &mut Message) -> Handled {
+        match write_parts(&call) {
+            Some((xid, extent, stable, behind)) => {
+                write(&self.node, xid, &call.head, &extent, stable, call.body, &behind, reply)
+            }
+            None => self.call(peer, call.into_record(), reply),
+        }
+    }
 }
 
 fn done(reply: &mut Message, xid: Xid, status: ReplyStatus) -> Handled {
@@ -101,28 +110,9 @@ fn nfs(
             }
         }
         Some(Proc3::Write) => {
-            count(&node.calls.write);
             let Ok(at) = write_at(front, args_at) else { return done(reply, xid, ReplyStatus::GarbageArgs) };
-            let offset = at.extent.offset;
-            let checked = check_range(offset, at.data.len() as u32).and_then(|()| {
-                if at.extent.count as usize != at.data.len() {
-                    return Err(NfsStat3::INVAL.into());
-                }
-                node.open_handle(front.get(at.extent.file).unwrap_or_default())
-            });
-            match checked {
-                Ok(h) => {
-                    let (table, epoch, file) = (behind.table, behind.epoch, h.file);
-                    let (stable, data) = (at.stable, at.data);
-                    write::call(
-                        node,
-                        WriteCall { xid, table, epoch, file, offset, stable, data },
-                        record,
-                        reply,
-                    )
-                }
-                Err(why) => refused(node, xid, why, NO_WCC, reply),
-            }
+            let record = record.freeze();
+            write(node, xid, &record, &at.extent, at.stable, record.slice(at.data), &behind, reply)
         }
         Some(Proc3::Commit) => {
             count(&node.calls.commit);
@@ -134,6 +124,50 @@ fn nfs(
         }
         _ => done(reply, xid, ReplyStatus::ProcUnavail),
     }
+}
+
+/// A WRITE, whose bytes stand in the record or came beside it.
+#[allow(clippy::too_many_arguments)] // a call taken apart, by two ways
+fn write(
+    node: &Arc<Node>,
+    xid: Xid,
+    record: &[u8],
+    extent: &ExtentAt,
+    stable: StableHow,
+    data: Bytes,
+    behind: &CallTrailer,
+    reply: &mut Message,
+) -> Handled {
+    count(&node.calls.write);
+    let checked = check_range(extent.offset, data.len() as u32).and_then(|()| {
+        if extent.count as usize != data.len() {
+            return Err(NfsStat3::INVAL.into());
+        }
+        node.open_handle(record.get(extent.file.clone()).unwrap_or_default())
+    });
+    match checked {
+        Ok(h) => {
+            let (table, epoch, file, offset) = (behind.table, behind.epoch, h.file, extent.offset);
+            write::call(node, WriteCall { xid, table, epoch, file, offset, stable, data }, reply)
+        }
+        Err(why) => refused(node, xid, why, NO_WCC, reply),
+    }
+}
+
+/// A WRITE that came in parts: the head ends with the data's length, the body is the data, padding and trailer
+/// are the tail.
+fn write_parts(call: &Message) -> Option<(Xid, ExtentAt, StableHow, CallTrailer)> {
+    let header = CallHeader::decode(&call.head).ok()?;
+    let is_write =
+        (header.prog, header.vers, header.proc) == (program::NFS, version::NFS3, Proc3::Write as u32);
+    let extent = extent_at(&call.head, header.args_at).ok().filter(|_| is_write)?;
+    // Behind the offset and the count.
+    let mut r = Reader::at(&call.head, extent.offset_at + 12);
+    let stable = StableHow::decode(&mut r).ok()?;
+    let len = r.len(MAX_DATA).ok()? as usize;
+    let (pad, behind) = CallTrailer::split(&call.tail).ok()?;
+    let whole = r.remaining() == 0 && len == call.body.len() && pad.len() == padding(len);
+    whole.then_some((header.xid, extent, stable, behind))
 }
 
 fn refused(node: &Node, xid: Xid, why: Refusal, absent: usize, reply: &mut Message) -> Handled {

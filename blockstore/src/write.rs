@@ -1,7 +1,8 @@
 //! WRITE (RFC 1813 section 3.3.7), fenced by the file's epoch (I9).
 //!
 //! Into the page cache on the spot, if the object is in memory with its file open; a stable one then waits for the
-//! object's group commit.
+//! object's group commit. On the spot even for 1 MiB: measured (`tests/measure.rs`), 7 µs for 4 KiB and 130 to 280 µs for
+//! 1 MiB, while the way to another thread and back costs 25 to 80 µs.
 
 use crate::commit::NO_WCC;
 use crate::error::Error;
@@ -17,7 +18,6 @@ use slice_proto::peer::PrivateStatus;
 use slice_proto::rpc_msg::encode_success;
 use slice_proto::xdr::Encode;
 use slice_rpc::service::{Handled, Message};
-use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -30,8 +30,8 @@ pub(crate) struct WriteCall {
     pub file: FileId,
     pub offset: u64,
     pub stable: StableHow,
-    /// Where in the record the bytes are.
-    pub data: Range<usize>,
+    /// The bytes, where the record holds them.
+    pub data: Bytes,
 }
 
 /// Times that a WRITE makes room for itself (makes the file, raises the epoch) before it gives up: each is needed
@@ -52,13 +52,8 @@ impl WriteCall {
     }
 
     /// Writes the bytes into the page cache. `None` rather than wait, unless it `may_block`.
-    fn apply(
-        &self,
-        node: &Node,
-        object: &Object,
-        data: &[u8],
-        may_block: bool,
-    ) -> Result<Option<Written>, Refusal> {
+    fn apply(&self, node: &Node, object: &Object, may_block: bool) -> Result<Option<Written>, Refusal> {
+        let data = &self.data;
         for _ in 0..MAX_TRIES {
             let verf = node.verifier();
             if object.committer.lost() {
@@ -133,7 +128,7 @@ fn put(fd: &OwnedFd, data: &[u8], offset: u64) -> Result<usize, Errno> {
 }
 
 /// Answers a WRITE.
-pub(crate) fn call(node: &Arc<Node>, call: WriteCall, record: BytesMut, reply: &mut Message) -> Handled {
+pub(crate) fn call(node: &Arc<Node>, call: WriteCall, reply: &mut Message) -> Handled {
     let mut written = None;
     match node.admission(call.table, call.sites()) {
         Admission::No(why, table) => {
@@ -142,8 +137,7 @@ pub(crate) fn call(node: &Arc<Node>, call: WriteCall, record: BytesMut, reply: &
         }
         Admission::Yes(_) => {
             if let Some(object) = node.cache.get(call.file) {
-                let data = record.get(call.data.clone()).unwrap_or_default();
-                match call.apply(node, &object, data, false) {
+                match call.apply(node, &object, false) {
                     Ok(Some(w)) if call.stable == StableHow::Unstable => {
                         call.answer(node, Ok(w), &mut reply.head);
                         return Handled::Done;
@@ -162,7 +156,7 @@ pub(crate) fn call(node: &Arc<Node>, call: WriteCall, record: BytesMut, reply: &
     Handled::Later(Box::pin(async move {
         let outcome = match written {
             Some(written) => Ok(written),
-            None => apply_later(&node, &call, record.freeze()).await,
+            None => apply_later(&node, &call).await,
         };
         let outcome = match outcome {
             Ok((w, object)) if call.stable != StableHow::Unstable => {
@@ -177,23 +171,14 @@ pub(crate) fn call(node: &Arc<Node>, call: WriteCall, record: BytesMut, reply: &
 }
 
 /// Writes where something must be waited for: a newer table, the object, its file.
-async fn apply_later(
-    node: &Arc<Node>,
-    call: &WriteCall,
-    record: Bytes,
-) -> Result<(Written, Arc<Object>), Refusal> {
+async fn apply_later(node: &Arc<Node>, call: &WriteCall) -> Result<(Written, Arc<Object>), Refusal> {
     node.admit(call.table, call.sites()).await?;
     let object = node.object_for(call.file, Some(call.epoch)).await?;
-    let data = record.get(call.data.clone()).unwrap_or_default();
-    if let Some(written) = call.apply(node, &object, data, false)? {
+    if let Some(written) = call.apply(node, &object, false)? {
         return Ok((written, object));
     }
     let (here, to, job) = (Arc::clone(node), Arc::clone(&object), call.clone());
-    let work = move || {
-        let data = record.get(job.data.clone()).unwrap_or_default();
-        job.apply(&here, &to, data, true)
-    };
-    match blocking(work).await?? {
+    match blocking(move || job.apply(&here, &to, true)).await?? {
         Some(written) => Ok((written, object)),
         None => Err(NfsStat3::JUKEBOX.into()),
     }

@@ -3,5 +3,6 @@
 mod failure;
 mod fencing;
 mod harness;
+mod measure;
 mod model;
 mod procedures;

@@ -266,6 +266,31 @@ fn a_plain_file_costs_the_store_nothing() {
 }
 
 #[test]
+fn a_write_in_parts_is_a_write() {
+    run(async || {
+        use slice_rpc::service::{Message, Service};
+        let h = Harness::new(|_| true).await;
+        let (fh, data) = (h.handle(F), pattern(10_001, 4));
+        let args = slice_proto::nfs3::WriteArgs {
+            file: &fh,
+            offset: MIB,
+            count: 10_001,
+            stable: StableHow::Unstable,
+            data: &data,
+        };
+        h.put(F, 1, MIB, b"warm").await;
+        let mut head = h.nfs_record(Proc3::Write, &args, Epoch(1));
+        let tail = head.split_off(head.len() - 48 - 3);
+        let body = head.split_off(head.len() - data.len()).freeze();
+        let mut reply = Message::default();
+        let peer = slice_rpc::service::Peer { addr: ([0, 0, 0, 0], 0).into(), proved: None };
+        h.node().call_message(&peer, Message { head, body, tail }, &mut reply);
+        assert_eq!(&reply.head[24..28], [0; 4]);
+        assert_eq!(h.read(F, MIB, 10_001).await, Ok((data, false)));
+    });
+}
+
+#[test]
 fn calls_that_are_none_are_refused() {
     run(async || {
         use slice_proto::rpc_msg::{OpaqueAuth, ReplyHeader, ReplyStatus, encode_call, program};

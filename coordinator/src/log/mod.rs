@@ -171,6 +171,12 @@ impl Log {
         }
     }
 
+    /// Number of segments in use.
+    #[must_use]
+    pub fn segments(&self) -> usize {
+        self.shared.queue.lock().segments.len()
+    }
+
     /// Whether too many segments are in use. Records below the returned sequence should be appended anew and released.
     #[must_use]
     pub fn crowded(&self) -> Option<u64> {

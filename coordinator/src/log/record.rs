@@ -162,7 +162,7 @@ mod tests {
         for at in starts[2]..bytes.len() {
             let record = starts.iter().rposition(|s| *s <= at).unwrap();
             // Padding is not checked and holds nothing.
-            let whole = |at: usize| record + usize::from(at >= starts[record] + HEADER + 5 + record + 1);
+            let whole = |at: usize| record + usize::from(at > starts[record] + HEADER + 5 + record);
             let (seen, end) = read(&bytes[..at]);
             assert_eq!(seen, (1..=whole(at) as u64).collect::<Vec<_>>(), "cut at {at}");
             assert_eq!(end, End::Clean(whole(at) as u64 + 1));

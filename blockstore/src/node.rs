@@ -313,6 +313,13 @@ impl BlockStore {
         Ok(())
     }
 
+    /// The sites whose stamps the store holds.
+    #[must_use]
+    pub fn stamped(&self) -> Vec<Site> {
+        let held = (0u16..).zip(&self.node.stamped).filter(|(_, s)| s.load(Ordering::Acquire));
+        held.map(|(site, _)| Site(site)).collect()
+    }
+
     /// The node's figures. `objects` are those in memory.
     #[must_use]
     pub fn stats(&self) -> ServerStats {

@@ -50,7 +50,9 @@ stop() {
   [ -n "$1" ] || return 0
   kill "$1" 2>/dev/null || return 0
   # A server ends when what it has is safe; one that does not end is ended.
-  timeout 30 tail --pid="$1" -f /dev/null || kill -9 "$1" 2>/dev/null || true
+  timeout 30 tail --pid="$1" -f /dev/null && return
+  echo "process $1 did not end in 30 s and is killed" >&2
+  kill -9 "$1" 2>/dev/null || true
 }
 finish() {
   stop "$server"
@@ -101,13 +103,29 @@ start_slice() { # label, further flags
   who=(--ensemble "$work/$label/data/ensemble.json")
 }
 
+begin() { # label: starts it. Tried again if it does not come up: seen once with ganesha, the cause not found
+  local label=$1 attempt
+  for attempt in 1 2 3; do
+    case "$label" in
+      ganesha) start_ganesha ;;
+      slice) start_slice slice ;;
+      separate) start_slice separate --separate ;;
+    esac
+    "$load" wait "${where[@]}" --pid "$server" --timeout 60 && return
+    echo "$label did not start (attempt $attempt); the end of its log:" >&2
+    tail -n 20 "$work/$label/log" >&2 || true
+    end
+  done
+  return 1
+}
+
+end() {
+  stop "$server"
+  server=
+}
+
 measure() { # label
   local label=$1 shape
-  if ! "$load" wait "${where[@]}" --timeout 120; then
-    echo "$label did not start; the end of its log:" >&2
-    tail -n 20 "$work/$label/log" >&2 || true
-    return 1
-  fi
   for op in $ops; do
     case "$op" in
       seqwrite | seqread) shape="2x4" ;;
@@ -132,14 +150,9 @@ for round in $(seq "$rounds"); do
   echo "round $round of $rounds" >&2
   for label in ganesha slice separate; do
     want "$label" || continue
-    case "$label" in
-      ganesha) start_ganesha ;;
-      slice) start_slice slice ;;
-      separate) start_slice separate --separate ;;
-    esac
-    measure "$label" || true
-    stop "$server"
-    server=
+    begin "$label" || continue
+    measure "$label"
+    end
   done
 done
 

@@ -31,6 +31,9 @@ enum Command {
         /// Seconds after which to give up.
         #[arg(long, default_value_t = 60)]
         timeout: u64,
+        /// The server's process: when it ends there is nothing to wait for.
+        #[arg(long)]
+        pid: Option<i32>,
     },
     /// Prints a Markdown table of medians and ratios from files of results (`micro --json`, one a line).
     Compare {
@@ -168,15 +171,18 @@ fn show(o: &Outcome) {
     }
 }
 
-async fn wait(target: &Target, timeout: u64) -> Result<(), Error> {
+async fn wait(target: &Target, timeout: u64, pid: Option<i32>) -> Result<(), Error> {
+    let mut server = Servers::default();
+    server.add("server", pid);
     let until = Instant::now() + Duration::from_secs(timeout);
     loop {
         match client::mount(target.mount(), &target.export).await {
             Ok(_) => return Ok(()),
             Err(error) if Instant::now() >= until => return Err(error),
-            // Nothing tells us when another process is ready: ask again.
-            Err(_) => tokio::time::sleep(RETRY).await,
-        }
+            Err(_) => server.used()?,
+        };
+        // Nothing tells us when another process is ready: ask again.
+        tokio::time::sleep(RETRY).await;
     }
 }
 
@@ -192,7 +198,7 @@ async fn run(command: Command) -> Result<(), Error> {
             }
             Ok(())
         }
-        Command::Wait { target, timeout } => wait(&target, timeout).await,
+        Command::Wait { target, timeout, pid } => wait(&target, timeout, pid).await,
         Command::Compare { files, base } => {
             let mut all = Vec::new();
             for file in &files {

@@ -29,10 +29,9 @@ while read -r place export options; do
 done </guest/mounts
 read -r first rest </guest/mounts
 if [ $rc = 0 ]; then
-  cd ${first:-/}
-  if [ -n "$INTERACTIVE" ]; then setsid -c sh -i; else ( . /guest/script ); fi
+  # In subshells, so that this one keeps no directory of the mount busy.
+  if [ -n "$INTERACTIVE" ]; then ( cd ${first:-/}; exec setsid -c sh -i ); else ( cd ${first:-/}; . /guest/script ); fi
   rc=$?
-  cd /
 fi
 kill $watchdog 2>/dev/null
 while read -r place rest; do

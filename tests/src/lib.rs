@@ -6,9 +6,13 @@
 
 pub mod base;
 pub mod cpio;
+pub mod ensemble;
 pub mod error;
+pub mod ganesha;
 pub mod guest;
 pub mod image;
 pub mod paths;
+pub mod process;
+pub mod stock;
 
 pub use error::Error;

@@ -32,12 +32,17 @@ pub(crate) struct Group {
     pub(crate) busy: AtomicBool,
     state: Mutex<State>,
     work: Condvar,
+    /// Held by the one who writes to the engine: the committer, or a caller of [`turn`](Self::turn).
+    turn: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     submitted: u64,
+    /// Tickets up to this one were given to the engine, or are being given.
     taken: u64,
+    /// Somebody waits for the tickets up to this one.
+    wanted: u64,
     idle: bool,
     closing: bool,
 }
@@ -51,10 +56,11 @@ impl Group {
             busy: AtomicBool::new(false),
             state: Mutex::default(),
             work: Condvar::new(),
+            turn: Mutex::default(),
         }
     }
 
-    /// Shows the batch to readers and hands it to the committer.
+    /// Shows the batch to readers, and leaves it to the next turn.
     pub(crate) fn submit(&self, batch: Batch) -> Result<Ticket> {
         self.progress.health()?;
         for op in batch.ops() {
@@ -79,13 +85,17 @@ impl Group {
             overlay.add(batch);
         }
         state.submitted += 1;
-        let ticket = Ticket(state.submitted);
-        let wake = std::mem::take(&mut state.idle);
-        drop(state);
-        if wake {
+        Ok(Ticket(state.submitted))
+    }
+
+    /// Has the committer take a turn for `ticket`, unless one that includes it has begun.
+    pub(crate) fn want(&self, ticket: Ticket) {
+        let mut state = self.state.lock();
+        state.wanted = state.wanted.max(ticket.0.min(state.submitted));
+        if state.wanted > state.taken && std::mem::take(&mut state.idle) {
+            drop(state);
             self.work.notify_one();
         }
-        Ok(ticket)
     }
 
     pub(crate) fn submitted(&self) -> Ticket {
@@ -101,27 +111,44 @@ impl Group {
     /// The committer's life.
     pub(crate) fn run(&self) {
         let _fails_if_it_panics = Guard(&self.progress);
-        while let Some((ticket, changes)) = self.next() {
-            if let Err(error) = self.write(&changes) {
-                tracing::error!(%error, "the store takes no more writes");
-                self.progress.fail(error);
-                return;
-            }
-            self.progress.advance(ticket);
-        }
+        while self.wait_for_work() && self.turn().is_ok() {}
     }
 
-    /// Waits until there is something to write, and takes all of it.
-    fn next(&self) -> Option<(Ticket, Arc<Changes>)> {
+    /// Waits until somebody wants something written. False when there is no more to come.
+    fn wait_for_work(&self) -> bool {
         let mut state = self.state.lock();
-        while state.submitted == state.taken {
+        while state.wanted <= state.taken {
             if state.closing {
-                return None;
+                return state.submitted > state.taken;
             }
             state.idle = true;
             self.work.wait(&mut state);
         }
         state.idle = false;
+        true
+    }
+
+    /// Writes and fsyncs all that was submitted before the call, on this thread.
+    pub(crate) fn turn(&self) -> Result<()> {
+        let _turn = self.turn.lock();
+        self.progress.health()?;
+        let Some((ticket, changes)) = self.take() else { return Ok(()) };
+        let outcome = self.write(&changes);
+        match &outcome {
+            Ok(()) => self.progress.advance(ticket),
+            Err(error) => {
+                tracing::error!(%error, "the store takes no more writes");
+                self.progress.fail(error.clone());
+            }
+        }
+        outcome
+    }
+
+    fn take(&self) -> Option<(Ticket, Arc<Changes>)> {
+        let mut state = self.state.lock();
+        if state.submitted == state.taken {
+            return None;
+        }
         state.taken = state.submitted;
         // Still under the state's lock, so that the changes are those of exactly these tickets.
         Some((Ticket(state.taken), self.overlay.write().start_writing()))
@@ -200,10 +227,14 @@ mod tests {
         (Store::start(Box::new(engine), EngineKind::Fjall, stamp, None).unwrap(), when_begun, end)
     }
 
-    fn put(store: &Store, n: u8) -> Ticket {
+    fn one(n: u8) -> Batch {
         let mut b = Batch::new();
         b.put([n], "x");
-        store.submit(b).unwrap()
+        b
+    }
+
+    fn put(store: &Store, n: u8) -> Ticket {
+        store.submit(one(n)).unwrap()
     }
 
     #[test]
@@ -219,6 +250,31 @@ mod tests {
         end.send(Ok(())).unwrap();
         store.wait(last).wait_blocking().unwrap();
         assert!(begun.try_recv().is_err(), "two fsyncs for 65 batches");
+    }
+
+    #[test]
+    fn lazy_batches_wait_for_company() {
+        let (store, begun, end) = store();
+        let lazy = store.submit_lazy(one(0)).unwrap();
+        let next = put(&store, 1);
+        begun.recv().unwrap();
+        end.send(Ok(())).unwrap();
+        store.wait(next).wait_blocking().unwrap();
+        assert!(store.durable() >= lazy);
+        // Or for somebody who waits.
+        let lazy = store.submit_lazy(one(2)).unwrap();
+        end.send(Ok(())).unwrap();
+        store.wait(lazy).wait_blocking().unwrap();
+        // Or for one who does it himself.
+        store.submit_lazy(one(3)).unwrap();
+        end.send(Ok(())).unwrap();
+        store.flush().unwrap();
+        assert_eq!(store.durable(), store.submitted());
+        // Or for the end.
+        store.submit_lazy(one(4)).unwrap();
+        end.send(Ok(())).unwrap();
+        drop(store);
+        assert_eq!(begun.try_iter().count(), 3);
     }
 
     #[test]

@@ -33,4 +33,4 @@ pub use engine::{Direction, Engine, EngineKind, KeyRange};
 pub use error::{Error, Result};
 pub use stamp::{StoreStamp, read_stamp};
 pub use store::{Iter, Store};
-pub use wait::{Durable, Ticket};
+pub use wait::{Durable, Progress, Ticket};

@@ -126,12 +126,33 @@ impl Store {
     /// # Errors
     /// The store's first write error, [`Error::Overloaded`]; nothing of the batch is visible then.
     pub fn submit(&self, batch: Batch) -> Result<Ticket> {
+        let ticket = self.inner.group.submit(batch)?;
+        self.inner.group.want(ticket);
+        Ok(ticket)
+    }
+
+    /// As [`submit`](Self::submit), but no fsync is made for it alone: it becomes durable with the next other batch, when
+    /// somebody waits for it, by [`flush`](Self::flush), or when the store is closed.
+    ///
+    /// # Errors
+    /// Those of [`submit`](Self::submit).
+    pub fn submit_lazy(&self, batch: Batch) -> Result<Ticket> {
         self.inner.group.submit(batch)
+    }
+
+    /// Makes durable on the calling thread all that was submitted before. Blocks: for threads of their own, which
+    /// save the two wakes of a [`wait`](Self::wait).
+    ///
+    /// # Errors
+    /// The store's first write or fsync error.
+    pub fn flush(&self) -> Result<()> {
+        self.inner.group.turn()
     }
 
     /// Resolves when all batches up to `ticket` are durable. At once if they are.
     pub fn wait(&self, ticket: Ticket) -> Durable {
-        Durable::new(Arc::clone(&self.inner.group.progress), ticket)
+        self.inner.group.want(ticket);
+        self.inner.group.progress.wait(ticket)
     }
 
     /// [`submit`](Self::submit), done when this returns, and [`wait`](Self::wait).

@@ -15,13 +15,15 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
-/// Position of a batch in the order of all batches submitted since the store was opened. Later is greater.
+/// Position in an order of which [`Progress`] tells how far it is durable: for a store, of a batch among all submitted
+/// since it was opened. Later is greater.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
-/// How far the store is durable, and who waits for it to get further.
-#[derive(Debug, Default)]
-pub(crate) struct Progress {
+/// How far something is durable, and who waits for it to get further. A [`Store`](crate::Store) has one; a log of one's own
+/// may have another.
+#[derive(Debug)]
+pub struct Progress {
     id: u64,
     durable: AtomicU64,
     failed: OnceLock<Error>,
@@ -51,16 +53,35 @@ thread_local! {
     static HUBS: RefCell<HashMap<u64, Weak<Hub>>> = RefCell::new(HashMap::new());
 }
 
+impl Default for Progress {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Progress {
-    pub(crate) fn new() -> Self {
-        Self { id: NEXT_STORE.fetch_add(1, Ordering::Relaxed), ..Self::default() }
+    /// Nothing is durable yet but ticket 0.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            id: NEXT_STORE.fetch_add(1, Ordering::Relaxed),
+            durable: AtomicU64::new(0),
+            failed: OnceLock::new(),
+            hubs: Mutex::default(),
+        }
     }
 
-    pub(crate) fn durable(&self) -> Ticket {
+    /// Everything up to this ticket is durable.
+    #[must_use]
+    pub fn durable(&self) -> Ticket {
         Ticket(self.durable.load(Ordering::Acquire))
     }
 
-    pub(crate) fn health(&self) -> Result<()> {
+    /// Whether it goes on.
+    ///
+    /// # Errors
+    /// What it has failed with.
+    pub fn health(&self) -> Result<()> {
         self.failed.get().cloned().map_or(Ok(()), Err)
     }
 
@@ -72,17 +93,22 @@ impl Progress {
         self.failed.get().cloned().map(Err)
     }
 
-    /// Everything up to `ticket` is durable.
-    pub(crate) fn advance(&self, ticket: Ticket) {
-        self.durable.store(ticket.0, Ordering::Release);
+    /// Everything up to `ticket` is durable now. Wakes who waited for it.
+    pub fn advance(&self, ticket: Ticket) {
+        self.durable.fetch_max(ticket.0, Ordering::AcqRel);
         self.wake();
     }
 
-    /// Nothing more will ever be durable.
-    pub(crate) fn fail(&self, error: Error) {
+    /// Nothing more will ever be durable. Only the first error counts. Wakes all who wait.
+    pub fn fail(&self, error: Error) {
         // The first error is the cause; those after it are its consequences.
         let _ = self.failed.set(error);
         self.wake();
+    }
+
+    /// Resolves when `ticket` is durable. Nothing is started by that.
+    pub fn wait(self: &Arc<Self>, ticket: Ticket) -> Durable {
+        Durable { progress: Arc::clone(self), ticket, place: None }
     }
 
     fn wake(&self) {
@@ -153,10 +179,6 @@ pub struct Durable {
 }
 
 impl Durable {
-    pub(crate) fn new(progress: Arc<Progress>, ticket: Ticket) -> Self {
-        Self { progress, ticket, place: None }
-    }
-
     /// The ticket that it waits for.
     #[must_use]
     pub const fn ticket(&self) -> Ticket {

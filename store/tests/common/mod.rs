@@ -15,6 +15,8 @@ pub fn open(dir: &Path, kind: EngineKind) -> Store {
     if !dir.join("store").exists() {
         Store::format(dir, kind, stamp()).unwrap();
     }
+    // A process that another test is just starting holds copies of our closed files until it has called exec.
+    std::fs::File::open(dir.join("lock")).unwrap().lock().unwrap();
     Store::open(dir, kind, stamp()).unwrap()
 }
 

@@ -2,7 +2,7 @@
 //! owns nothing.
 //!
 //! * one **read chunk**, lent to whichever connection is being read: complete records are split off it, and once they
-//!   have all been dropped its memory is used again from the start;
+//!   have all been dropped its memory is used again from the start; full ones wait aside for that;
 //! * some **write buffers**, lent to connections that have something to send and to replies being made;
 //! * some **arenas** from which replies of in-process calls are cut;
 //! * some **large buffers**, a record each: handles on memory that comes free when the record is dropped.
@@ -39,9 +39,11 @@ thread_local! {
 #[derive(Default)]
 struct Stock {
     chunk: Cell<BytesMut>,
+    /// Chunks that were left because their room was used up, oldest first.
+    spent: RefCell<Vec<BytesMut>>,
     write: RefCell<Vec<BytesMut>>,
     arenas: RefCell<Vec<BytesMut>>,
-    large: RefCell<Vec<(usize, BytesMut)>>,
+    large: RefCell<Vec<BytesMut>>,
     large_used: Cell<bool>,
 }
 
@@ -56,12 +58,17 @@ pub(crate) fn fit_chunk(mut chunk: BytesMut) -> BytesMut {
     if chunk.is_empty() && chunk.try_reclaim(READ_CHUNK) {
         return chunk;
     }
-    if chunk.capacity() - chunk.len() < READ_AT_ONCE && !chunk.try_reclaim(READ_AT_ONCE) {
-        let mut fresh = BytesMut::with_capacity(READ_CHUNK.max(chunk.len() + READ_AT_ONCE));
-        fresh.extend_from_slice(&chunk);
-        chunk = fresh;
+    if chunk.capacity() - chunk.len() >= READ_AT_ONCE || chunk.try_reclaim(READ_AT_ONCE) {
+        return chunk;
     }
-    chunk
+    let room = READ_CHUNK.max(chunk.len() + READ_AT_ONCE);
+    let mut fresh = STOCK
+        .with(|s| reclaim(&mut s.spent.borrow_mut(), room))
+        .unwrap_or_else(|| BytesMut::with_capacity(room));
+    fresh.extend_from_slice(&chunk);
+    chunk.clear();
+    STOCK.with(|s| put_aside(&mut s.spent.borrow_mut(), chunk));
+    fresh
 }
 
 /// Returns the read chunk; what it still holds is forgotten.
@@ -105,31 +112,37 @@ pub(crate) fn take_large(len: usize) -> BytesMut {
     let class = class(len);
     STOCK.with(|s| {
         s.large_used.set(true);
-        let mut large = s.large.borrow_mut();
-        let found = large.iter_mut().position(|(c, buf)| *c == class && buf.try_reclaim(class));
-        found.map_or_else(|| BytesMut::with_capacity(class), |i| large.swap_remove(i).1)
+        reclaim(&mut s.large.borrow_mut(), class).unwrap_or_else(|| BytesMut::with_capacity(class))
     })
 }
 
 /// Leaves the emptied handle of a large buffer: once the record that was split off it is dropped, it serves again.
-pub(crate) fn give_large(len: usize, mut handle: BytesMut) {
+pub(crate) fn give_large(mut handle: BytesMut) {
     handle.clear();
-    STOCK.with(|s| {
-        let mut large = s.large.borrow_mut();
-        if large.len() >= KEPT {
-            large.remove(0);
-        }
-        large.push((class(len), handle));
-    });
+    STOCK.with(|s| put_aside(&mut s.large.borrow_mut(), handle));
 }
 
-/// Gives large buffers back to the system if none was needed since the last call.
+/// Gives what was put aside back to the system if no large buffer was needed since the last call.
 pub(crate) fn trim() {
     STOCK.with(|s| {
         if !s.large_used.replace(false) {
             s.large.borrow_mut().clear();
+            s.spent.borrow_mut().clear();
         }
     });
+}
+
+/// A buffer whose other handles have all been dropped, with room for `len` bytes and not for much more.
+fn reclaim(aside: &mut Vec<BytesMut>, len: usize) -> Option<BytesMut> {
+    let found = aside.iter_mut().position(|buf| buf.try_reclaim(len) && buf.capacity() < 2 * len)?;
+    Some(aside.remove(found))
+}
+
+fn put_aside(aside: &mut Vec<BytesMut>, handle: BytesMut) {
+    if aside.len() >= KEPT {
+        aside.remove(0);
+    }
+    aside.push(handle);
 }
 
 /// Large buffers come in powers of two, so that one fits the next record of about the same length.
@@ -181,7 +194,7 @@ mod tests {
         own.extend_from_slice(&[7; 70_000]);
         let start = own.as_ptr();
         let record = own.split().freeze();
-        give_large(MAX_RECORD, own);
+        give_large(own);
         let other = take_large(MAX_RECORD);
         assert_ne!(other.as_ptr(), start);
         drop(record);

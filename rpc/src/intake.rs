@@ -32,15 +32,21 @@ pub(crate) struct Intake {
     input: BytesMut,
     /// `input` is the thread's chunk.
     lent: bool,
-    /// Length of the large buffer that `input` is; 0 if it is none.
-    large: usize,
+    /// `input` is a large buffer of the thread's stock.
+    large: bool,
     /// The last record was large: so is the next, presumably.
     after_large: bool,
 }
 
 impl Intake {
     pub(crate) fn new(max: usize) -> Self {
-        Self { framer: Framer::new(max), input: BytesMut::new(), lent: false, large: 0, after_large: false }
+        Self {
+            framer: Framer::new(max),
+            input: BytesMut::new(),
+            lent: false,
+            large: false,
+            after_large: false,
+        }
     }
 
     pub(crate) fn set_max(&mut self, max: usize) {
@@ -127,14 +133,14 @@ impl Intake {
             self.leave_own();
         }
         self.input = own;
-        self.large = claim;
+        self.large = true;
         missing.min(claim - self.input.len())
     }
 
     fn leave_own(&mut self) {
         let handle = std::mem::take(&mut self.input);
-        if self.large > 0 {
-            buffers::give_large(std::mem::take(&mut self.large), handle);
+        if std::mem::take(&mut self.large) {
+            buffers::give_large(handle);
         }
     }
 }

@@ -19,7 +19,7 @@
 //!
 //! A wake-up of a connection reads all that the socket has, has every complete record handled, and sends all replies in
 //! one write; a wake-up of a channel does the same in the other direction. Neither spawns a task nor allocates for a
-//! request: buffers are the thread's ([`buffers`]), bookkeeping is in slabs. A server in this process
+//! request: buffers are the thread's (`buffers.rs`), bookkeeping is in slabs. A server in this process
 //! ([`directory::Target::InProcess`]) is called on the caller's thread, and its reply is there when the call returns.
 //!
 //! Everything is bounded: records by [`framing::MAX_RECORD`], requests and replies of a connection by

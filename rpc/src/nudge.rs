@@ -15,9 +15,9 @@ impl Nudge {
     /// The task begins to run: until [`Nudge::end`] it looks for work itself.
     pub(crate) fn begin(&self, cx: &Context<'_>) {
         self.scheduled.set(true);
-        let mut waker = self.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
-            *waker = Some(cx.waker().clone());
+        if !self.waker.borrow().as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            // The old one is dropped after the borrow: it may be a task's last handle.
+            drop(self.waker.replace(Some(cx.waker().clone())));
         }
     }
 

@@ -71,6 +71,15 @@ pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
+/// Raises the soft limit of open files to the hard one: every connection is an open file, and the customary soft limit
+/// of 1024 is meant for programs that use select(2).
+pub(crate) fn allow_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Where that is refused, accepting more than the limit fails, and says so.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
 /// The same number for all connections of one client host, whatever their ports.
 #[must_use]
 pub(crate) fn hash_of_host(addr: &SocketAddr) -> u64 {

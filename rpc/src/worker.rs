@@ -2,6 +2,7 @@
 //! also ends there (DESIGN §13: run to completion).
 
 use crate::error::Error;
+use crate::socket;
 use std::cell::Cell;
 use std::future::Future;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ impl Workers {
     /// # Errors
     /// [`Error::Thread`] if the system has no thread or no epoll instance to give.
     pub fn start(name: &str, count: usize) -> Result<Self, Error> {
+        socket::allow_open_files();
         let stop = Arc::new(tokio::sync::watch::Sender::new(false));
         let (mut jobs, mut threads) = (Vec::new(), Vec::new());
         for index in 0..count.max(1) {

@@ -311,6 +311,29 @@ fn connections_are_bounded() {
 }
 
 #[test]
+fn one_host_cannot_take_all_connections() {
+    run(async {
+        let workers = workers(1);
+        let (_, listener) = start(&workers, Limits { connections: 10, per_host: 2, ..Limits::clients() });
+        let mut taken = Vec::new();
+        for _ in 0..2 {
+            let mut raw = Raw::connect(listener.local_addr()).await;
+            raw.send(1, ECHO, b"in").await;
+            raw.reply().await;
+            taken.push(raw);
+        }
+        assert!(Raw::connect(listener.local_addr()).await.closed().await);
+        // Another host of the loopback network.
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 2], 0).into()).unwrap();
+        let mut other = Raw(socket.connect(listener.local_addr()).await.unwrap());
+        other.send(1, ECHO, b"in").await;
+        other.reply().await;
+        workers.stop();
+    });
+}
+
+#[test]
 fn a_listener_that_stops_answers_what_is_pending() {
     run(async {
         let workers = workers(2);

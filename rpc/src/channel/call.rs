@@ -49,10 +49,10 @@ impl Future for SplitCall {
         let reply = match std::mem::replace(&mut self.0, State::Over) {
             State::Ready(reply) => reply,
             State::Waiting { channel, key } => {
-                let polled = channel.0.core.slots.borrow_mut().poll(key, cx);
+                let polled = channel.0.core.slots.borrow_mut().poll(key, cx.waker());
                 match polled {
-                    Poll::Ready(reply) => reply,
-                    Poll::Pending => {
+                    Ok(reply) => reply,
+                    Err(_replaced) => {
                         self.0 = State::Waiting { channel, key };
                         return Poll::Pending;
                     }
@@ -68,7 +68,8 @@ impl Future for SplitCall {
 impl Drop for SplitCall {
     fn drop(&mut self) {
         if let State::Waiting { channel, key } = &self.0 {
-            channel.0.core.slots.borrow_mut().forget(*key);
+            let forgotten = channel.0.core.slots.borrow_mut().forget(*key);
+            drop(forgotten); // after the borrow: it may be the last handle of something that holds a call itself
         }
     }
 }

@@ -27,8 +27,8 @@ pub const MAX_IN_FLIGHT: usize = 1 << 16;
 /// Takes the replies to forwarded calls: the µproxy's fast path, without a future per request.
 pub trait ReplySink: 'static {
     /// The reply to the call that was forwarded with `token`, or why there is none. For a server in this process this
-    /// may run **inside** [`Channel::forward`]: hold no `RefCell` borrow across that. The reply's xid is the
-    /// channel's, not the client's.
+    /// may run **inside** [`Channel::forward`]: hold no `RefCell` borrow across that, and do not forward from here
+    /// without a bound, or the stack grows. The reply's xid is the channel's, not the client's.
     fn on_reply(&self, token: u64, reply: Result<BytesMut, CallError>);
 
     /// As [`ReplySink::on_reply`], but a reply that a server in this process made in parts comes in parts, so that

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use slab::Slab;
 use slice_proto::ids::Xid;
 use slice_proto::rpc_msg::patch_xid;
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 
 /// Times that a call is sent before it is believed to be what makes the server close the connection.
 pub(super) const MAX_SENDS: u32 = 16;
@@ -114,31 +114,34 @@ impl Slots {
         }
     }
 
-    /// Asks for the reply to the call in slot `key` on behalf of its future; frees the slot when it is there.
-    pub(super) fn poll(&mut self, key: usize, cx: &mut Context<'_>) -> Poll<Result<Message, CallError>> {
-        let Some(slot) = self.slab.get_mut(key) else { return Poll::Ready(Err(CallError::Gone)) };
-        if let Waiter::Future(waker) = &mut slot.waiter {
-            if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
-                *waker = Some(cx.waker().clone());
-            }
-            return Poll::Pending;
+    /// Asks for the reply to the call in slot `key` on behalf of its future, which `waker` wakes when it is there; frees
+    /// the slot if it is. Returns the waker that was replaced: its end may have consequences, which must not meet
+    /// borrowed slots.
+    pub(super) fn poll(
+        &mut self,
+        key: usize,
+        waker: &Waker,
+    ) -> Result<Result<Message, CallError>, Option<Waker>> {
+        let Some(slot) = self.slab.get_mut(key) else { return Ok(Err(CallError::Gone)) };
+        if let Waiter::Future(old) = &mut slot.waiter {
+            let same = old.as_ref().is_some_and(|w| w.will_wake(waker));
+            return Err(if same { None } else { old.replace(waker.clone()) });
         }
         match self.slab.remove(key).waiter {
-            Waiter::Replied(reply) => Poll::Ready(reply),
+            Waiter::Replied(reply) => Ok(reply),
             // Only its own future asks for a slot.
-            _ => Poll::Ready(Err(CallError::Gone)),
+            _ => Ok(Err(CallError::Gone)),
         }
     }
 
-    /// The future of slot `key` is gone.
-    pub(super) fn forget(&mut self, key: usize) {
-        let Some(slot) = self.slab.get_mut(key) else { return };
+    /// The future of slot `key` is gone. Returns what is to be dropped.
+    pub(super) fn forget(&mut self, key: usize) -> Option<Waiter> {
+        let slot = self.slab.get_mut(key)?;
         if slot.sends == 0 || matches!(slot.waiter, Waiter::Replied(_)) {
-            self.slab.remove(key);
-        } else {
-            slot.parts = Parts::default();
-            slot.waiter = Waiter::Nobody;
+            return Some(self.slab.remove(key).waiter);
         }
+        slot.parts = Parts::default();
+        Some(std::mem::replace(&mut slot.waiter, Waiter::Nobody))
     }
 
     /// Whether a reply is awaited: calls whose reply only waits to be fetched do not count.

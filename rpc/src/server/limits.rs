@@ -7,6 +7,8 @@ use std::time::Duration;
 pub struct Limits {
     /// Connections of the listener; more are closed as they are accepted.
     pub connections: usize,
+    /// Of these, connections of one host on one thread, so that one host cannot shut out all others.
+    pub per_host: usize,
     /// Requests of one connection that wait for their reply.
     pub pending: u32,
     /// Bytes of these requests.
@@ -24,6 +26,7 @@ impl Limits {
     pub const fn clients() -> Self {
         Self {
             connections: 1024,
+            per_host: 256,
             pending: 512,
             pending_bytes: 4 << 20,
             unsent_bytes: 2 << 20,
@@ -38,6 +41,7 @@ impl Limits {
     pub const fn peers() -> Self {
         Self {
             connections: 4096,
+            per_host: 4096,
             pending: crate::channel::MAX_IN_FLIGHT as u32,
             pending_bytes: 64 << 20,
             unsent_bytes: 8 << 20,

@@ -12,7 +12,9 @@ use crate::intake::Intake;
 use crate::service::{LocalService, Peer, Service};
 use crate::socket;
 use crate::worker::Workers;
-use std::net::SocketAddr;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -190,11 +192,13 @@ struct Local {
     worker: usize,
     service: Rc<dyn LocalService>,
     watched: Rc<Watched>,
+    /// Connections by host.
+    hosts: RefCell<HashMap<IpAddr, usize>>,
 }
 
 thread_local! {
     /// The listeners' parts on this thread, so that a connection handed over finds its own. Few: one per port.
-    static LOCALS: std::cell::RefCell<Vec<Rc<Local>>> = const { std::cell::RefCell::new(Vec::new()) };
+    static LOCALS: RefCell<Vec<Rc<Local>>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Local {
@@ -204,7 +208,8 @@ impl Local {
         found.unwrap_or_else(|| {
             let watched = Rc::<Watched>::default();
             let service = (site.make)(worker);
-            let local = Rc::new(Self { site: Arc::clone(site), worker, service, watched });
+            let local =
+                Rc::new(Self { site: Arc::clone(site), worker, service, watched, hosts: RefCell::default() });
             LOCALS.with(|l| l.borrow_mut().push(Rc::clone(&local)));
             tokio::task::spawn_local(Rc::clone(&local).attend());
             local
@@ -301,6 +306,10 @@ impl Local {
 
     /// Greets the peer where that is asked for, then serves it.
     async fn begin(self: Rc<Self>, mut stream: TcpStream, addr: SocketAddr, _guard: Guard) {
+        let Some(_host) = Host::new(&self, addr.ip()) else {
+            tracing::warn!(peer = %addr, limit = self.site.options.limits.per_host, "too many connections of this host");
+            return;
+        };
         if let Err(error) = socket::prepare(&stream) {
             tracing::debug!(%addr, %error, "connection lost as it was accepted");
             return;
@@ -331,6 +340,33 @@ impl Local {
             connection.finish();
         }
         Task::new(stream, intake, connection, Rc::clone(&self.service), self.site.options.limits).run().await;
+    }
+}
+
+/// Counts a connection among its host's for as long as it lives.
+struct Host(Rc<Local>, IpAddr);
+
+impl Host {
+    fn new(local: &Rc<Local>, ip: IpAddr) -> Option<Self> {
+        let mut hosts = local.hosts.borrow_mut();
+        let count = hosts.entry(ip).or_default();
+        *count += 1;
+        let within = *count <= local.site.options.limits.per_host;
+        drop(hosts);
+        let host = Self(Rc::clone(local), ip);
+        within.then_some(host)
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let mut hosts = self.0.hosts.borrow_mut();
+        if let Some(count) = hosts.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                hosts.remove(&self.1);
+            }
+        }
     }
 }
 

@@ -20,10 +20,12 @@ pub struct Servers {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Used(BTreeMap<String, Duration>);
 
-/// What `ensemble.json` says, as far as it is needed here.
+/// What `ensemble.json` says, as far as it is needed here: a list of servers, at the top or under `servers`.
 #[derive(Debug, Deserialize)]
-struct Ensemble {
-    servers: Vec<EnsembleServer>,
+#[serde(untagged)]
+enum Ensemble {
+    Named { servers: Vec<EnsembleServer> },
+    Bare(Vec<EnsembleServer>),
 }
 
 #[derive(Debug, Deserialize)]
@@ -48,8 +50,9 @@ impl Servers {
         let shown = path.display().to_string();
         let fail = |why: String| Error::File { path: shown.as_str().into(), why: why.into() };
         let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
-        let ensemble: Ensemble = serde_json::from_str(&text).map_err(|e| fail(e.to_string()))?;
-        for server in ensemble.servers {
+        let (Ensemble::Named { servers } | Ensemble::Bare(servers)) =
+            serde_json::from_str(&text).map_err(|e| fail(e.to_string()))?;
+        for server in servers {
             self.add(&server.role, [server.pid]);
         }
         Ok(())
@@ -127,6 +130,23 @@ mod tests {
         let used = servers.used().unwrap().since(&start);
         assert!(used["a"] > Duration::ZERO);
         assert_eq!(used["b"], Duration::ZERO);
+    }
+
+    #[test]
+    fn ensemble_json_is_read() {
+        let path = std::env::temp_dir().join(format!("slice-load-cpu-{}.json", std::process::id()));
+        let list = r#"[{"role": "proxy", "pid": 5, "id": "x"}, {"role": "dirserver", "pid": 6}, {"role": "proxy", "pid": 7}]"#;
+        for text in [list.to_owned(), format!(r#"{{"version": 1, "servers": {list}}}"#)] {
+            std::fs::write(&path, text).unwrap();
+            let mut servers = Servers::default();
+            servers.add_ensemble(&path).unwrap();
+            assert_eq!(servers.groups["proxy"], BTreeSet::from([5, 7]));
+            assert_eq!(servers.groups["dirserver"], BTreeSet::from([6]));
+        }
+        std::fs::write(&path, "{}").unwrap();
+        assert!(matches!(Servers::default().add_ensemble(&path), Err(Error::File { .. })));
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(Servers::default().add_ensemble(&path), Err(Error::File { .. })));
     }
 
     #[test]

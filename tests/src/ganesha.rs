@@ -1,6 +1,7 @@
 //! nfs-ganesha over a local directory: the reference that shows whether a failed test is the server's fault or the stage's.
 //!
-//! It is used when `SLICE_TEST_SERVER=ganesha`, never by default, and needs a running rpcbind.
+//! It is used when `SLICE_TEST_SERVER=ganesha` (`cargo xtask test --reference`), never by default. It registers with a
+//! portmapper; where none runs, one is started and ended with it.
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
@@ -18,6 +19,7 @@ use crate::process::{Process, free_port};
 #[derive(Debug)]
 pub struct Ganesha {
     process: Option<Process>,
+    _rpcbind: Option<Process>,
     folder: tempfile::TempDir,
     port: u16,
     mount_port: u16,
@@ -37,7 +39,8 @@ impl Ganesha {
         let open = fs::Permissions::from_mode(0o755);
         fs::set_permissions(&export, open).doing(|| format!("opening {}", export.display()))?;
         let (port, mount_port) = (free_port()?, free_port()?);
-        let mut ganesha = Self { process: None, folder, port, mount_port };
+        let rpcbind = if listens(PORTMAPPER) { None } else { Some(start_rpcbind(folder.path())?) };
+        let mut ganesha = Self { process: None, _rpcbind: rpcbind, folder, port, mount_port };
         ganesha.restart()?;
         Ok(ganesha)
     }
@@ -53,20 +56,7 @@ impl Ganesha {
         let arguments = arguments.map(str::to_owned);
         let program = find_program("ganesha.nfsd", "nfs-ganesha")?;
         let process = self.process.insert(Process::start(&program, &arguments, &folder.join("output"))?);
-        // It says nothing on its output when it is ready, so its port is asked.
-        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
-        let from = Instant::now();
-        while TcpStream::connect_timeout(&address, START_LIMIT).is_err() {
-            if !process.running() {
-                return Err(process.ended("ganesha ended at its start".into()));
-            }
-            if from.elapsed() > START_LIMIT {
-                let log = folder.join("log");
-                return Err(Error::Timeout { what: "ganesha's port".into(), limit: START_LIMIT, log });
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        Ok(())
+        wait_port(process, self.port, "ganesha")
     }
 
     /// SIGKILL.
@@ -91,6 +81,36 @@ impl Ganesha {
              Squash = No_Root_Squash; SecType = sys; FSAL {{ Name = VFS; }} }}\n"
         )
     }
+}
+
+/// RFC 1833.
+const PORTMAPPER: u16 = 111;
+
+fn start_rpcbind(folder: &Path) -> Result<Process, Error> {
+    let program = find_program("rpcbind", "rpcbind")?;
+    let mut process = Process::start(&program, &["-f".to_owned()], &folder.join("rpcbind.log"))?;
+    wait_port(&mut process, PORTMAPPER, "rpcbind")?;
+    Ok(process)
+}
+
+fn listens(port: u16) -> bool {
+    TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), START_LIMIT).is_ok()
+}
+
+fn wait_port(process: &mut Process, port: u16, name: &str) -> Result<(), Error> {
+    let from = Instant::now();
+    while !listens(port) {
+        if !process.running() {
+            return Err(process.ended(format!("{name} ended at its start")));
+        }
+        if from.elapsed() > START_LIMIT {
+            let log = process.log().to_owned();
+            return Err(Error::Timeout { what: format!("{name}'s port"), limit: START_LIMIT, log });
+        }
+        // There is no event to wait for: it prints nothing when it is ready.
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
 }
 
 fn text(path: &Path) -> String {

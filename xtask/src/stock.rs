@@ -1,0 +1,142 @@
+//! The suites that run in a stock client: which tests of each belong to a run of which length.
+
+use std::process::Command;
+
+use crate::command::{cargo, run_lines};
+use crate::error::Error;
+use crate::libtest::{self, Ending};
+use crate::packages::{self, Package};
+use crate::summary::Row;
+use crate::test::Length;
+use crate::tools::Tool;
+
+/// A suite: an integration test program of `slice-tests`, with a test for each name policy and layout.
+#[derive(Debug)]
+pub struct Suite {
+    /// The program's name.
+    pub name: &'static str,
+    /// The tests of a quick run; empty means all.
+    quick: &'static [&'static str],
+    /// The tests of a normal run; empty means all. A full run has all.
+    normal: &'static [&'static str],
+}
+
+/// Each name policy once, and both layouts among them.
+const EACH_POLICY: &[&str] = &["partition_one_process", "mkdir_one_process", "hash_separate"];
+
+/// Hashing is the policy with the most servers in an operation.
+const ONE: &[&str] = &["hash_separate"];
+
+/// All suites, short ones first.
+pub const SUITES: [Suite; 6] = [
+    Suite { name: "stock_pjdfstest", quick: EACH_POLICY, normal: &[] },
+    Suite { name: "stock_two_mounts", quick: ONE, normal: &[] },
+    Suite { name: "stock_nconnect", quick: ONE, normal: EACH_POLICY },
+    Suite { name: "stock_restart", quick: ONE, normal: &[] },
+    Suite { name: "stock_fsx", quick: ONE, normal: &[] },
+    Suite { name: "stock_tree", quick: ONE, normal: EACH_POLICY },
+];
+
+/// What every test of these suites is marked with; a plain `cargo test` shows it.
+pub const IGNORED_AS: &str = "stock client:";
+
+/// All tests of a suite.
+pub const TESTS: [&str; 6] = [
+    "partition_one_process",
+    "mkdir_one_process",
+    "hash_one_process",
+    "partition_separate",
+    "mkdir_separate",
+    "hash_separate",
+];
+
+impl Suite {
+    /// The tests that match the filter: those that this length runs, and those that it leaves out. A test that the filter
+    /// names itself runs at any length.
+    pub fn choose(&self, length: Length, filter: Option<&str>) -> (Vec<&'static str>, Vec<&'static str>) {
+        let chosen = match length {
+            Length::Quick => self.quick,
+            Length::Normal => self.normal,
+            Length::Full => &[],
+        };
+        let whole_suite = filter.is_none_or(|filter| self.name.contains(filter));
+        let matching =
+            |test: &&str| whole_suite || filter.is_some_and(|f| format!("{}::{test}", self.name).contains(f));
+        let in_length = |test: &&str| !whole_suite || chosen.is_empty() || chosen.contains(test);
+        TESTS.iter().copied().filter(matching).partition(in_length)
+    }
+
+    /// Runs the chosen tests; every one of them ends up in the row.
+    pub fn run(&self, chosen: &[&str], row: &mut Row, setup: impl Fn(&mut Command)) -> Result<(), Error> {
+        let mut command = cargo(["test", "--quiet", "--package", "slice-tests", "--test", self.name, "--"]);
+        // Two guests would share two cores with two servers: not faster, and near every limit.
+        command.args(["--ignored", "--exact", "--test-threads=1", "--format=pretty"]).args(chosen);
+        setup(&mut command);
+        let mut ended = Vec::new();
+        run_lines(&mut command, |line| ended.extend(libtest::parse(line)))?;
+        for test in chosen {
+            // A test without an ending was not compiled, or took its program down with it.
+            let ending = ended
+                .iter()
+                .find(|(name, _)| name == test)
+                .map_or(Ending::Failed, |(_, ending)| ending.clone());
+            row.add(test, ending);
+        }
+        Ok(())
+    }
+}
+
+/// Why a suite cannot run on this machine: none if it can.
+pub fn obstacle(
+    suite: &Suite,
+    reference: bool,
+    packages: &[&Package],
+    tools: &[&Tool],
+    source: bool,
+) -> Option<String> {
+    let mut reasons = Vec::new();
+    let needed = |p: &&&Package| p.is_for(suite.name) || (reference && p.is_for(packages::REFERENCE));
+    let missing: Vec<_> = packages.iter().filter(needed).map(|p| p.name).collect();
+    if !missing.is_empty() {
+        reasons.push(format!("packages are missing: {}", missing.join(" ")));
+    }
+    for tool in tools.iter().filter(|tool| tool.suite == suite.name) {
+        reasons.push(format!("cargo install {}@{} failed", tool.name, tool.version));
+    }
+    if suite.name == "stock_tree" && !source {
+        reasons.push("no Debian source package could be fetched".to_owned());
+    }
+    (!reasons.is_empty()).then(|| reasons.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_choose_tests_that_exist() {
+        for suite in &SUITES {
+            for test in suite.quick.iter().chain(suite.normal) {
+                assert!(TESTS.contains(test), "{}::{test}", suite.name);
+            }
+            assert_eq!(suite.choose(Length::Full, None), (TESTS.to_vec(), vec![]));
+        }
+    }
+
+    #[test]
+    fn a_filter_names_a_suite_or_a_test() {
+        let fsx = SUITES.iter().find(|suite| suite.name == "stock_fsx").unwrap();
+        assert_eq!(fsx.choose(Length::Quick, Some("fsx")).0, ONE);
+        assert_eq!(fsx.choose(Length::Quick, Some("stock_fsx::mkdir_one")).0, ["mkdir_one_process"]);
+        assert_eq!(fsx.choose(Length::Full, Some("tree")), (vec![], vec![]));
+    }
+
+    #[test]
+    fn an_obstacle_says_what_is_missing() {
+        let tree = SUITES.iter().find(|suite| suite.name == "stock_tree").unwrap();
+        let tcc: Vec<_> = crate::packages::PACKAGES.iter().filter(|p| p.name == "tcc").collect();
+        assert_eq!(obstacle(tree, false, &tcc, &[], true).unwrap(), "packages are missing: tcc");
+        assert!(obstacle(tree, false, &[], &[], false).is_some());
+        assert_eq!(obstacle(&SUITES[0], false, &tcc, &[], false), None);
+    }
+}

@@ -44,9 +44,11 @@ pub mod tables;
 pub mod worker;
 
 pub use channel::{Call, Channel, ReplySink, SplitCall};
+pub use clock::{Clock, SharedClock, SystemClock};
 pub use directory::{Channels, Directory, Target};
 pub use error::{CallError, Error};
 pub use hello::Me;
 pub use server::{Connection, Gate, Limits, Listener, Options, Placement, serve, serve_local, serve_udp};
 pub use service::{Handled, LocalService, Message, Peer, Service};
+pub use tables::{Tables, TablesSender};
 pub use worker::Workers;

@@ -278,7 +278,7 @@ fn an_address_where_nobody_listens_is_tried_until_somebody_does() {
 }
 
 #[test]
-fn a_call_that_makes_the_server_close_ends_with_an_error_and_takes_no_other_along() {
+fn a_call_that_makes_the_server_close_ends_with_an_error() {
     run(async {
         let workers = workers(1);
         let service = Bench::new();
@@ -319,6 +319,37 @@ fn forgotten_calls_free_their_slots_when_their_replies_come() {
                 tokio::task::yield_now().await;
             }
         }
+        workers.stop();
+    });
+}
+
+#[test]
+fn a_server_that_talks_nonsense_is_left_and_tried_again() {
+    run(async {
+        let workers = workers(1);
+        let service = Bench::new();
+        let listener = listen(&workers, local(), &service);
+        let nonsense: [&[u8]; 5] = [
+            b"HTTP/1.1 400 Bad Request\r\n\r\n",
+            &[0xff; 64],
+            &[0x80, 0, 0, 2, 1, 2],
+            &framed(1, ECHO, b"a call"),
+            &[],
+        ];
+        let front = tokio::net::TcpListener::bind(local()).await.unwrap();
+        let channel = to(Target::Socket(front.local_addr().unwrap()));
+        let reply = channel.call(call(ECHO, b"sense").into());
+        for bytes in nonsense {
+            let (mut stream, _) = front.accept().await.unwrap();
+            tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 1000]).await.unwrap();
+            tokio::io::AsyncWriteExt::write_all(&mut stream, bytes).await.unwrap();
+        }
+        // The real one, at last.
+        let (mut stream, _) = front.accept().await.unwrap();
+        let mut back = tokio::net::TcpStream::connect(listener.local_addr()).await.unwrap();
+        tokio::task::spawn_local(async move { tokio::io::copy_bidirectional(&mut stream, &mut back).await });
+        assert_eq!(results(&reply.await.unwrap()), b"sense");
+        assert_eq!(results(&channel.call(call(ECHO, b"more").into()).await.unwrap()), b"more");
         workers.stop();
     });
 }

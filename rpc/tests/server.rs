@@ -362,6 +362,20 @@ fn a_listener_that_stops_answers_what_is_pending() {
 }
 
 #[test]
+fn a_listener_does_not_wait_for_ever_for_requests_that_never_end() {
+    run(async {
+        let workers = workers(1);
+        let (service, listener) = start(&workers, Limits::clients());
+        let mut raw = Raw::connect(listener.local_addr()).await;
+        raw.send(9, GATED, b"").await;
+        service.has_seen(1).await;
+        listener.stop(Duration::from_millis(50)).await;
+        assert!(raw.closed().await);
+        workers.stop();
+    });
+}
+
+#[test]
 fn an_address_that_is_taken_is_an_error_even_for_ourselves() {
     run(async {
         let workers = workers(2);

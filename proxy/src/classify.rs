@@ -93,6 +93,29 @@ pub enum Target {
     Bad(NfsStat3),
 }
 
+// === impl Call ===
+
+impl Call {
+    /// The record grew by `by` bytes in its credential: what stands behind has moved.
+    pub fn shift(&mut self, by: usize) {
+        let moved = |range: &mut Range<usize>| *range = range.start + by..range.end + by;
+        self.args_at += by;
+        self.cred.end += by;
+        self.flavor = auth_flavor::SYS;
+        if let What::Nfs(_, target) = &mut self.what {
+            match target {
+                Target::Entry { name, .. } => moved(name),
+                Target::Extent { handle, .. } => moved(handle),
+                Target::Write { handle, data, .. } => {
+                    moved(handle);
+                    moved(data);
+                }
+                Target::Nothing | Target::Object(_) | Target::Bad(_) => {}
+            }
+        }
+    }
+}
+
 /// Classifies a record (without record mark).
 ///
 /// # Errors
@@ -224,6 +247,12 @@ fn target(proc: Proc3, record: &[u8], at: usize, keys: &KeyRing) -> xdr::Result<
         | Proc3::Fsinfo
         | Proc3::Pathconf => open(record, &peek::fh_at(record, at)?, keys).map_or(BAD_HANDLE, Target::Object),
     })
+}
+
+/// The program that a call is for; `None` if it is no call.
+#[must_use]
+pub fn program_of(record: &[u8]) -> Option<u32> {
+    CallHeader::decode(record).ok().map(|header| header.prog)
 }
 
 /// Whether a procedure changes something: what a read-only export refuses.

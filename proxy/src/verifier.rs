@@ -59,6 +59,12 @@ impl Seen {
         }
     }
 
+    /// Whether `server` was seen: only then would its restart be noticed.
+    #[must_use]
+    pub fn knows(&self, server: ServerId) -> bool {
+        self.0.contains_key(&server)
+    }
+
     /// Forgets servers that are not in the table: bounds the map.
     pub fn keep_only(&mut self, table: &RoutingTable) {
         self.0.retain(|server, _| table.servers.contains_key(server));

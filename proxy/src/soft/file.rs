@@ -22,7 +22,7 @@ pub const FRESH: Duration = Duration::from_secs(1);
 const USED_UNIT: u64 = 4096;
 
 /// How far the small-file site knows that the file goes beyond the threshold.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Beyond {
     /// It was not told in this epoch.
     #[default]
@@ -197,9 +197,11 @@ impl FileState {
         }
     }
 
-    /// What is to be pushed, and with it a write that is under way.
+    /// What is to be pushed, and with it a write that is under way. Nothing to push only asks for the attributes: all its
+    /// fields are zero, so that it is no change.
     #[must_use]
     pub fn push(&self, file: FileId, table: TableEpoch, with: Option<Wrote>) -> Push {
+        let own = |value: u64| if self.is_dirty() { value } else { 0 };
         let with_end = with.filter(|w| w.epoch == self.epoch).map_or(0, |w| w.end);
         let with_time = with.map_or(0, |w| w.time_ns);
         let args = PushArgs {
@@ -207,9 +209,9 @@ impl FileState {
             file,
             epoch: self.epoch,
             seq: self.seq,
-            end: self.own_end.max(with_end),
-            mtime_ns: self.own_mtime.max(with_time),
-            ctime_ns: self.own_ctime.max(with_time),
+            end: own(self.own_end).max(with_end),
+            mtime_ns: own(self.own_mtime).max(with_time),
+            ctime_ns: own(self.own_ctime).max(with_time),
             clear_set_ids: self.clear_set_ids || with.is_some_and(|w| w.clear_set_ids),
         };
         Push { args, version: self.version }
@@ -241,12 +243,6 @@ impl FileState {
         if epoch == self.epoch && how > self.beyond(life) {
             self.beyond = (how, life);
         }
-    }
-}
-
-impl PartialOrd for Beyond {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        (*self as u8).partial_cmp(&(*other as u8))
     }
 }
 
@@ -373,6 +369,7 @@ mod tests {
         f.gone();
         assert!(f.may_be_forgotten());
         f.pushed(&late);
+        assert_eq!(f.push(F, TableEpoch(1), None).args.ctime_ns, 0, "nothing to push is no change");
         f.wrote(write(1, 600, 300), None);
         assert!(f.is_dirty());
     }

@@ -183,7 +183,7 @@ mod tests {
         let mut soft = Soft::with_capacity(16);
         soft.upsert(FileId(0), |s| s.uncommitted.wrote(DataSite::Small(Site(1))));
         // Files in use push it out; files met once would only push each other out.
-        for id in (1..1000).flat_map(|id| [id, id, id.saturating_sub(5)]).filter(|id| *id != 0) {
+        for id in (1..1000u64).flat_map(|id| [id, id, id.saturating_sub(5)]).filter(|id| *id != 0) {
             soft.upsert(FileId(id), |_| ());
         }
         assert!(soft.get(FileId(0)).is_none());

@@ -128,9 +128,7 @@ impl Ensemble {
             fs::remove_file(&list).doing(|| format!("removing {}", list.display()))?;
         }
         let process = self.process.insert(Process::start(&self.binary, &self.arguments(), &self.log)?);
-        process.wait_line("its mount command", START_LIMIT, |line| {
-            line.contains("mount ") && line.contains("port=")
-        })?;
+        process.wait_line("its mount command", START_LIMIT, mount_line)?;
         self.servers().map(|_| ())
     }
 
@@ -146,7 +144,7 @@ impl Ensemble {
             &format!("127.0.0.1:{port}"),
         ];
         let mut process = Process::start(&self.binary, &arguments.map(str::to_owned), &log)?;
-        process.wait_line("the second µproxy's mount command", START_LIMIT, mount_line)?;
+        process.wait_port(port, START_LIMIT)?;
         Ok((process, port))
     }
 

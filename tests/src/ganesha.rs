@@ -4,16 +4,15 @@
 //! portmapper; where none runs, one is started and ended with it.
 
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::error::{Doing, Error};
 use crate::guest::Mount;
 use crate::image::find_program;
 use crate::paths;
-use crate::process::{Process, free_port};
+use crate::process::{Process, free_port, listens};
 
 /// A ganesha with one export.
 #[derive(Debug)]
@@ -56,7 +55,7 @@ impl Ganesha {
         let arguments = arguments.map(str::to_owned);
         let program = find_program("ganesha.nfsd", "nfs-ganesha")?;
         let process = self.process.insert(Process::start(&program, &arguments, &folder.join("output"))?);
-        wait_port(process, self.port, "ganesha")
+        process.wait_port(self.port, START_LIMIT)
     }
 
     /// SIGKILL.
@@ -89,28 +88,8 @@ const PORTMAPPER: u16 = 111;
 fn start_rpcbind(folder: &Path) -> Result<Process, Error> {
     let program = find_program("rpcbind", "rpcbind")?;
     let mut process = Process::start(&program, &["-f".to_owned()], &folder.join("rpcbind.log"))?;
-    wait_port(&mut process, PORTMAPPER, "rpcbind")?;
+    process.wait_port(PORTMAPPER, START_LIMIT)?;
     Ok(process)
-}
-
-fn listens(port: u16) -> bool {
-    TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), START_LIMIT).is_ok()
-}
-
-fn wait_port(process: &mut Process, port: u16, name: &str) -> Result<(), Error> {
-    let from = Instant::now();
-    while !listens(port) {
-        if !process.running() {
-            return Err(process.ended(format!("{name} ended at its start")));
-        }
-        if from.elapsed() > START_LIMIT {
-            let log = process.log().to_owned();
-            return Err(Error::Timeout { what: format!("{name}'s port"), limit: START_LIMIT, log });
-        }
-        // There is no event to wait for: it prints nothing when it is ready.
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    Ok(())
 }
 
 fn text(path: &Path) -> String {

@@ -2,6 +2,8 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::ops::Range;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -70,6 +72,23 @@ impl Process {
                 }
             }
         }
+    }
+
+    /// Waits until this loopback port accepts connections: for servers that print nothing when they are ready.
+    pub fn wait_port(&mut self, port: u16, limit: Duration) -> Result<(), Error> {
+        let from = Instant::now();
+        while !listens(port) {
+            if !self.running() {
+                return Err(self.ended(format!("the server ended before it listened on port {port}")));
+            }
+            if from.elapsed() > limit {
+                let what = format!("a server on port {port}");
+                return Err(Error::Timeout { what, limit, log: self.log.clone() });
+            }
+            thread::sleep(PORT_PAUSE); // There is no event to wait for.
+        }
+        // Or it was a stranger's port, and ours has ended because it could not have it.
+        if self.running() { Ok(()) } else { Err(self.ended(format!("port {port} is somebody else's"))) }
     }
 
     /// Its process id.
@@ -143,10 +162,30 @@ pub fn clean(status: ExitStatus) -> bool {
     status.success() && status.signal().is_none()
 }
 
-/// A TCP port of the loopback that nobody listens on now. Ports are drawn by the kernel, which does not give the same
-/// one twice in a row: two tests side by side get different ones.
+/// Between two looks at a port.
+const PORT_PAUSE: Duration = Duration::from_millis(50);
+
+/// True if somebody accepts connections on this loopback port.
+pub fn listens(port: u16) -> bool {
+    TcpStream::connect(("127.0.0.1", port)).is_ok()
+}
+
+/// Below the ports that systems give to outgoing connections and to listeners that ask for any: there, another test's socket
+/// would sooner or later take a port between our drawing it and our server's binding it. `slice up` draws its own above.
+const PORTS: Range<u16> = 10_000..20_000;
+
+/// Draws before giving up: by then nearly every port is taken.
+const DRAWS_MAX: usize = 1000;
+
+/// A TCP port of the loopback that nobody listens on now.
 pub fn free_port() -> Result<u16, Error> {
     let say = || "drawing a free port".to_owned();
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).doing(say)?;
-    Ok(listener.local_addr().doing(say)?.port())
+    for _ in 1..DRAWS_MAX {
+        let port = rand::random_range(PORTS);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    let port = rand::random_range(PORTS);
+    TcpListener::bind(("127.0.0.1", port)).map(|_| port).doing(say)
 }

@@ -1,5 +1,5 @@
 //! MOUNT versions 1 and 3 (RFC 1813 appendix I): paths of exports, who mounted what. Pure but for the book of mounts;
-//! the walk into a volume's subdirectories is [`crate::front`]'s.
+//! the walk into a volume's subdirectories is `front`'s.
 
 use crate::config::Exports;
 use slice_proto::mount::{ExportEntry, ExportList, MountEntry, MountList};

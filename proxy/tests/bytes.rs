@@ -1,6 +1,9 @@
 //! READ, WRITE, COMMIT and what is shown of a file while it is written: against data servers that may restart, refuse, or
 //! be cut by somebody else. The invariants are DESIGN's.
 
+// A test's helpers may stop at the first surprise.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 mod ensemble;
 
 use ensemble::*;

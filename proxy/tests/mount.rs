@@ -1,5 +1,8 @@
 //! MOUNT and portmap over TCP and UDP, as `mount` and `showmount` ask them.
 
+// A test's helpers may stop at the first surprise.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 mod ensemble;
 
 use bytes::BytesMut;

@@ -1,6 +1,5 @@
 //! What can go wrong when a µproxy starts, and the one reason why a request has no answer.
 
-use std::net::SocketAddr;
 use thiserror::Error;
 
 /// Errors of this crate.
@@ -9,14 +8,6 @@ pub enum Error {
     /// The engine cannot listen, or has no thread.
     #[error(transparent)]
     Rpc(#[from] slice_rpc::error::Error),
-    /// A UDP socket for MOUNT or portmap cannot be had.
-    #[error("cannot listen on {addr} over UDP: {source}")]
-    Udp {
-        /// The address asked for.
-        addr: SocketAddr,
-        /// The operating system's reason.
-        source: std::io::Error,
-    },
     /// An export rule is wrong; the sentence says what to do.
     #[error("{0}")]
     Export(String),

@@ -46,6 +46,6 @@ mod upstream;
 pub mod verifier;
 mod write;
 
-pub use config::{Export, Exports, Network, ProxyConfig, Rule, Space, SpaceSource, Squash};
+pub use config::{ANON_ID, Export, Exports, Network, ProxyConfig, Rule, Space, SpaceSource, Squash};
 pub use error::Error;
 pub use proxy::Proxy;

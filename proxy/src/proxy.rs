@@ -7,6 +7,7 @@ use crate::portmapper::{Portmapper, Registration, services};
 use crate::shared::Shared;
 use bytes::BytesMut;
 use parking_lot::Mutex;
+use slice_proto::ids::ServerId;
 use slice_proto::rpc_msg::{program, version};
 use slice_proto::stats::ServerStats;
 use slice_rpc::clock::SharedClock;
@@ -27,6 +28,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// A µproxy. One per process and listening address; all its threads share it.
 pub struct Proxy {
     shared: Arc<Shared>,
+    id: ServerId,
     listen: SocketAddr,
     portmap: Option<SocketAddr>,
     running: Mutex<Running>,
@@ -83,6 +85,7 @@ impl Proxy {
         );
         Ok(Arc::new(Self {
             shared,
+            id: config.id,
             listen: config.listen,
             portmap: config.portmap,
             running: Mutex::default(),
@@ -97,7 +100,11 @@ impl Proxy {
     pub fn start(&self, workers: &Workers) -> Result<SocketAddr, Error> {
         let nfs = serve_local(workers, self.listen, self.maker(), Options::clients())?;
         let addr = nfs.local_addr();
-        serve_udp(workers, 0, addr, Arc::new(Datagrams(Arc::clone(&self.shared))))?;
+        if let Err(error) = serve_udp(workers, 0, addr, Arc::new(Datagrams(Arc::clone(&self.shared)))) {
+            // Clients that ask MOUNT over UDP can be told mountproto=tcp.
+            tracing::warn!(%error, "MOUNT does not answer over UDP: mount with -o mountproto=tcp");
+        }
+        tracing::info!(id = %self.id, %addr, "NFS, MOUNT and portmap answer here");
         let mut registered = services(addr);
         let mut listeners = vec![nfs];
         let mut elsewhere = Vec::new();

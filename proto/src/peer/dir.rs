@@ -227,7 +227,7 @@ xdr_struct! {
 
 /// RECONCILE: a directory server that has started tells each other one what its earlier lives still owe; holds of its
 /// earlier lives that it does not name are dropped. It learns which operations of the called server hold records of
-/// its own, so that it holds them again.
+/// its own, so that it holds them again, and which of its stored holds are over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReconcileArgs {
     /// The sender.
@@ -245,6 +245,8 @@ pub struct ReconcileRes {
     pub status: u32,
     /// What operations of the called server under way hold at the caller.
     pub holds: Vec<(u64, HoldKey)>,
+    /// Operations of the called server whose effects at the caller are still to come.
+    pub owed: Vec<u64>,
 }
 
 xdr_struct! {
@@ -559,12 +561,13 @@ impl Encode for ReconcileRes {
     fn encode(&self, w: &mut BytesMut) {
         w.put_u32(self.status);
         put_list(w, &self.holds);
+        put_list(w, &self.owed);
     }
 }
 
 impl Decode<'_> for ReconcileRes {
     fn decode(r: &mut Reader<'_>) -> Result<Self> {
-        Ok(Self { status: r.u32()?, holds: get_list(r, MAX_RECONCILED)? })
+        Ok(Self { status: r.u32()?, holds: get_list(r, MAX_RECONCILED)?, owed: get_list(r, MAX_RECONCILED)? })
     }
 }
 
@@ -668,7 +671,7 @@ mod tests {
         round(&DirRes { status: 0, table: TableEpoch(2), durable: false });
         round(&ReconcileArgs { sender: ServerId(1), boot: 2, owed: vec![3, 4] });
         let right = HoldKey { site: Site(0), file: FileId(1), part: HoldPart::Right };
-        round(&ReconcileRes { status: 0, holds: vec![(1, names), (2, right)] });
+        round(&ReconcileRes { status: 0, holds: vec![(1, names), (2, right)], owed: vec![5] });
         round(&ListEntriesRes {
             status: 0,
             entries: vec![EntryInfo { dir: FileId(1), cookie: 3, name: Bytes::from_static(b"n"), child }],

@@ -1,0 +1,66 @@
+//! What an effect makes of a record: relative to what the record is, so that it is right whenever it arrives.
+
+use crate::records::{AttrRec, Purge};
+use slice_proto::ids::Epoch;
+use slice_proto::nfs3::FType3;
+use slice_proto::peer::dir::AttrEffect;
+
+/// A record after an effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum After {
+    /// It stays, changed.
+    Stays(AttrRec),
+    /// It goes; a regular file's bytes are to be purged.
+    Goes(Option<Purge>),
+}
+
+/// Applies an effect.
+pub(crate) fn apply(rec: &AttrRec, e: &AttrEffect) -> After {
+    if e.remove {
+        return After::Goes(None);
+    }
+    let nlink = rec.nlink.saturating_add_signed(e.nlink);
+    if nlink == 0 && e.nlink < 0 && !rec.is_dir() {
+        // The epoch of the last link's removal fences whatever is still on its way (I9).
+        let purge = Purge { epoch: Epoch(rec.epoch.0 + 1), reach: rec.reach };
+        return After::Goes((rec.ftype == FType3::Reg).then_some(purge));
+    }
+    let ctime_ns = rec.next_ctime(e.now_ns);
+    After::Stays(AttrRec {
+        nlink,
+        ctime_ns,
+        mtime_ns: if e.mtime { ctime_ns } else { rec.mtime_ns },
+        entries: rec.entries.saturating_add_signed(i64::from(e.entries)),
+        parent: e.parent.unwrap_or(rec.parent),
+        ..rec.clone()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::touch;
+    use super::*;
+    use slice_proto::ids::{FileId, VolumeId};
+
+    #[test]
+    fn ctime_advances_whatever_the_clock_says() {
+        let rec = AttrRec::new(FType3::Dir, VolumeId(0), 0, 0o755, 0, 0, 1000);
+        let mut e = touch(FileId(1), 500);
+        e.mtime = true;
+        let After::Stays(after) = apply(&rec, &e) else { panic!() };
+        assert_eq!((after.ctime_ns, after.mtime_ns), (1001, 1001));
+    }
+
+    #[test]
+    fn the_last_link_takes_the_record_with_it() {
+        let mut rec = AttrRec::new(FType3::Reg, VolumeId(0), 0, 0o644, 0, 0, 1000);
+        rec.nlink = 2;
+        let mut e = touch(FileId(1), 2000);
+        e.nlink = -1;
+        let After::Stays(one) = apply(&rec, &e) else { panic!() };
+        assert_eq!(one.nlink, 1);
+        assert_eq!(apply(&one, &e), After::Goes(Some(Purge { epoch: Epoch(2), reach: rec.reach })));
+        let fifo = AttrRec::new(FType3::Fifo, VolumeId(0), 0, 0o644, 0, 0, 1000);
+        assert_eq!(apply(&fifo, &e), After::Goes(None));
+    }
+}

@@ -1,0 +1,125 @@
+//! An operation all of whose records are here: tried until nothing is missing, without a wait.
+
+use super::attempt::{Attempt, Fresh, Ground};
+use crate::call::Call;
+use crate::decide::{Caller, Missing, Op};
+use crate::error::Error;
+use crate::replies::Running;
+use crate::resize::Wanted;
+use crate::routes::Routes;
+use crate::server::Inner;
+use crate::state::locks::Turn;
+use bytes::BytesMut;
+use slice_proto::ids::Site;
+use slice_proto::nfs3::NfsStat3;
+use slice_proto::table::Volume;
+use slice_store::{Batch, Ticket};
+
+/// How it ended.
+pub(crate) enum Ran {
+    /// The reply is written, and true when the ticket is durable.
+    Committed(Ticket),
+    /// A record is held: try again after this.
+    Held(Turn),
+    /// A record is a peer's.
+    Distributed,
+    /// A size is to be set.
+    Resize(Wanted),
+    /// The store failed.
+    Failed(Error),
+}
+
+/// The sites of ours that an operation surely touches, in rising order.
+pub(crate) fn first_sites(op: &Op<'_>, volume: &Volume, routes: &Routes) -> Vec<Site> {
+    let mut sites = Vec::with_capacity(8);
+    sites.push(op.site(volume));
+    match op {
+        Op::Rename { from, to } => {
+            sites.extend([from.dir.file.home(), to.dir.file.home(), from.key(volume).site]);
+        }
+        Op::Link { file, to } => sites.extend([file.file.home(), to.dir.file.home()]),
+        _ => sites.push(op.handle().file.home()),
+    }
+    sites.retain(|s| routes.mine(*s));
+    sites.sort_unstable();
+    sites.dedup();
+    sites
+}
+
+/// Runs an operation, and writes its reply to `out`.
+#[allow(clippy::too_many_arguments)] // all of it is one call's, and nothing else has all of it
+pub(crate) fn run(
+    inner: &Inner,
+    routes: &Routes,
+    call: &Call,
+    op: &Op<'_>,
+    volume: &Volume,
+    running: Option<(&Running, Site)>,
+    fresh: &mut Fresh,
+    out: &mut BytesMut,
+) -> Ran {
+    let mut sites = first_sites(op, volume, routes);
+    let mut inline = false;
+    loop {
+        let who = Caller { cred: call.head.cred, now_ns: inner.now_ns(), volume };
+        let ground = Ground { inner, routes, op: None, held: None };
+        let mut attempt = Attempt::new(ground, &sites, fresh, inline);
+        let missing = match attempt.decide(op, &who) {
+            Ok(outcome) => {
+                let reply = outcome.reply;
+                if let Some((file, size)) = outcome.resize
+                    && !attempt.is_new(file)
+                {
+                    return Ran::Resize(Wanted { file, size, reply, done: false });
+                }
+                attempt.reply(&outcome, out, call.head.xid, volume.id);
+                // Refusals change nothing; asked again, they may be answered anew.
+                let running = running.filter(|_| outcome.status == NfsStat3::OK);
+                return match attempt.commit(running, out, Batch::new()) {
+                    Ok(committed) => match outcome.resize {
+                        Some((file, size)) => {
+                            out.clear();
+                            Ran::Resize(Wanted { file, size, reply, done: true })
+                        }
+                        None => Ran::Committed(committed.ticket),
+                    },
+                    Err(error) => {
+                        out.clear();
+                        Ran::Failed(error)
+                    }
+                };
+            }
+            Err(missing) => missing,
+        };
+        drop(attempt);
+        match missing {
+            Missing::Attr(file) => {
+                inline = true;
+                if let Err(error) = inner.state.attr(file) {
+                    return Ran::Failed(error);
+                }
+            }
+            Missing::Names(site, key) => {
+                inline = true;
+                if let Err(error) = inner.state.names(site, key) {
+                    return Ran::Failed(error);
+                }
+            }
+            Missing::Site(site) => add(&mut sites, site),
+            Missing::Busy(key) => {
+                if let Some(turn) = inner.state.look(&key) {
+                    return Ran::Held(turn);
+                }
+            }
+            Missing::Hold(_) | Missing::Peek(_) | Missing::New(_) => return Ran::Distributed,
+            Missing::Fail(error) => return Ran::Failed(error),
+        }
+    }
+}
+
+/// Adds a site in its place.
+pub(crate) fn add(sites: &mut Vec<Site>, site: Site) {
+    if let Err(at) = sites.binary_search(&site) {
+        sites.insert(at, site);
+    }
+}

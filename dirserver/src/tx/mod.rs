@@ -1,0 +1,229 @@
+//! Operations that change something: from the call to the durable reply.
+//!
+//! ```text
+//! mutate ─▶ step: is it ours? was it done? ─▶ local: all records here, nothing held ─▶ commit ─▶ wait for fsync ─▶ reply
+//!                                              │ a record is held                        (group commit)
+//!                                              ├──▶ wait, step again
+//!                                              │ a record is a peer's
+//!                                              ├──▶ distributed: hold, decide, commit, confirm
+//!                                              │ a size is set
+//!                                              └──▶ resize: data servers first
+//! ```
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`local`] | tries until nothing is missing, without a wait |
+//! | [`attempt`] | one attempt: decide, stage, commit |
+//! | [`distributed`] | an operation with records at peers: the asking side |
+//! | [`peer`] | the asked side: HOLD, CONFIRM, DROP, OWE |
+//! | [`forward`] | CREATE of a file that is there, with a size: its home sets it |
+//! | [`recover`] | RECONCILE, what earlier lives owe |
+//! | [`journal`], [`held`] | what our operations owe, and hold |
+
+pub(crate) mod attempt;
+pub(crate) mod distributed;
+pub(crate) mod forward;
+pub(crate) mod held;
+pub(crate) mod journal;
+pub(crate) mod local;
+pub(crate) mod peer;
+pub(crate) mod recover;
+pub(crate) mod talk;
+
+use crate::call::{Bad, Call};
+use crate::error::Error;
+use crate::replies::{Begin, Replay, ReplyKey, Running};
+use crate::reply;
+use crate::resize;
+use crate::server::{Admission, Inner};
+use crate::state::locks::Turn;
+use crate::state::status_of;
+use attempt::Fresh;
+use bytes::BytesMut;
+use local::Ran;
+use slice_proto::ids::TableEpoch;
+use slice_proto::nfs3::NfsStat3;
+use slice_proto::rpc_msg::{ReplyStatus, encode_reply};
+use slice_rpc::service::{Handled, Message};
+use slice_store::Ticket;
+use std::sync::Arc;
+
+/// A call on its way.
+struct Mutation {
+    call: Call,
+    running: Option<Running>,
+    fresh: Fresh,
+}
+
+/// How far a step came.
+enum Step {
+    /// The reply is written; it may go out when the ticket is durable.
+    Done(Ticket),
+    /// First this.
+    Wait(Cause),
+}
+
+/// What a call waits for.
+enum Cause {
+    /// A routing table.
+    Table(TableEpoch),
+    /// A duplicate that runs, or an operation that holds a record.
+    Turn(Turn),
+    /// Durability, and peers' parts, of the reply that was given before.
+    Replay(Replay),
+    /// What peers' operations hold here.
+    Reconciled,
+    /// A record is a peer's.
+    Distributed,
+    /// A size is to be set.
+    Resize(resize::Wanted),
+}
+
+/// Handles a call of a procedure that changes something.
+pub(crate) fn mutate(inner: &Arc<Inner>, call: Call, out: &mut Message) -> Handled {
+    let mut m = Mutation { call, running: None, fresh: Fresh::new() };
+    match m.step(inner, &mut out.head) {
+        Step::Done(ticket) if ticket <= inner.state.store.durable() => Handled::Done,
+        step => {
+            let (inner, head) = (Arc::clone(inner), std::mem::take(&mut out.head));
+            Handled::Later(Box::pin(async move { m.finish(&inner, step, head).await.into() }))
+        }
+    }
+}
+
+/// Waits for what a reply shows; a store that has failed takes the reply back (I8).
+pub(crate) async fn durable(inner: &Inner, call: &Call, ticket: Ticket, mut head: BytesMut) -> BytesMut {
+    if let Err(error) = inner.state.store.wait(ticket).await {
+        head.clear();
+        fail(inner, call, status_of(&Error::Store(error)), &mut head);
+    }
+    head
+}
+
+/// Writes a failure that shows no attributes.
+pub(crate) fn fail(inner: &Inner, call: &Call, status: NfsStat3, out: &mut BytesMut) {
+    let head = &call.head;
+    reply::bare(out, head.xid, head.proc, status, inner.routes().epoch(), inner.now_ns());
+}
+
+/// Writes the answer to arguments that cannot be had.
+pub(crate) fn refuse(inner: &Inner, call: &Call, bad: Bad, out: &mut BytesMut) {
+    match bad {
+        Bad::Garbage => encode_reply(out, call.head.xid, ReplyStatus::GarbageArgs),
+        Bad::Status(status) => fail(inner, call, status, out),
+    }
+}
+
+impl Mutation {
+    /// Goes as far as it can without a wait.
+    fn step(&mut self, inner: &Arc<Inner>, out: &mut BytesMut) -> Step {
+        let done = Step::Done(Ticket::default());
+        let routes = inner.routes();
+        let call = &self.call;
+        let op = match call.op(&routes.keys) {
+            Ok(op) => op,
+            Err(bad) => {
+                refuse(inner, call, bad, out);
+                return done;
+            }
+        };
+        if call.head.trailer.table > routes.epoch() {
+            return Step::Wait(Cause::Table(call.head.trailer.table));
+        }
+        let Some(volume) = routes.volume(op.handle().volume) else {
+            fail(inner, call, NfsStat3::STALE, out);
+            return done;
+        };
+        let site = op.site(volume);
+        match inner.admit(&routes, call.head.trailer.table, site) {
+            Admission::Yes => {}
+            Admission::Wait => return Step::Wait(Cause::Table(call.head.trailer.table)),
+            Admission::No(status) => {
+                reply::private(out, call.head.xid, status, routes.epoch(), inner.now_ns());
+                return done;
+            }
+        }
+        if self.running.is_none() {
+            let key =
+                ReplyKey { xid: call.head.trailer.xid, proc: call.head.proc as u32, sum: call.checksum() };
+            match inner.replies.begin(call.head.trailer.client, key) {
+                Begin::Run(running) => self.running = Some(running),
+                Begin::Wait(turn) => return Step::Wait(Cause::Turn(turn)),
+                Begin::Replay(replay) => return Step::Wait(Cause::Replay(replay)),
+            }
+        }
+        if op.takes_away() && !routes.alone && !*inner.reconciled.borrow() {
+            return Step::Wait(Cause::Reconciled);
+        }
+        let Some(running) = &self.running else { return done };
+        match local::run(inner, &routes, call, &op, volume, Some((running, site)), &mut self.fresh, out) {
+            Ran::Committed(ticket) => Step::Done(ticket),
+            Ran::Held(turn) => Step::Wait(Cause::Turn(turn)),
+            Ran::Distributed => Step::Wait(Cause::Distributed),
+            Ran::Resize(wanted) => Step::Wait(Cause::Resize(wanted)),
+            Ran::Failed(error) => {
+                tracing::error!(%error, proc = %call.head.proc, "the store failed an operation");
+                fail(inner, call, status_of(&error), out);
+                done
+            }
+        }
+    }
+
+    /// Goes on from `step` to the durable reply.
+    async fn finish(mut self, inner: &Arc<Inner>, mut step: Step, mut head: BytesMut) -> BytesMut {
+        loop {
+            match step {
+                Step::Done(ticket) => return durable(inner, &self.call, ticket, head).await,
+                Step::Wait(Cause::Table(epoch)) => inner.table_at_least(epoch).await,
+                // An error is as good: who was waited for has gone away.
+                Step::Wait(Cause::Turn(turn)) => drop(turn.await),
+                Step::Wait(Cause::Reconciled) => {
+                    // The sender lives as long as we do.
+                    let _ = inner.reconciled.subscribe().wait_for(|r| *r).await;
+                }
+                Step::Wait(Cause::Replay(replay)) => {
+                    if let Some(reply) = self.replay(inner, replay).await {
+                        return reply;
+                    }
+                }
+                Step::Wait(Cause::Distributed) => {
+                    let Some(running) = self.running.take() else { return head };
+                    let task = distributed::run(Arc::clone(inner), self.call, running, self.fresh);
+                    return to_its_end(task).await;
+                }
+                Step::Wait(Cause::Resize(wanted)) => {
+                    let Some(running) = self.running.take() else { return head };
+                    return to_its_end(resize::run(Arc::clone(inner), self.call, running, wanted)).await;
+                }
+            }
+            head.clear();
+            step = self.step(inner, &mut head);
+        }
+    }
+
+    /// The first answer, once it is as true as it was to be; `None` if it is no longer kept.
+    async fn replay(&self, inner: &Inner, replay: Replay) -> Option<BytesMut> {
+        let read = replay.read(&inner.state.store, self.call.head.xid);
+        let stored = match read {
+            Ok(stored) => stored?,
+            Err(error) => {
+                let mut out = BytesMut::new();
+                fail(inner, &self.call, status_of(&error), &mut out);
+                return Some(out);
+            }
+        };
+        if replay.op != 0
+            && let Some(applied) = inner.journal.wait_applied(replay.op)
+        {
+            // An error is as good: the operation is settled.
+            let _ = applied.await;
+        }
+        Some(durable(inner, &self.call, replay.ticket, stored).await)
+    }
+}
+
+/// Runs what must not stop half-way when its caller goes away, and waits for it.
+async fn to_its_end(task: impl Future<Output = BytesMut> + 'static) -> BytesMut {
+    // It fails only if the task panicked: the caller gets no answer and comes again.
+    tokio::task::spawn_local(task).await.unwrap_or_default()
+}

@@ -1,0 +1,133 @@
+//! The file with the ensemble's id and secret. Only its owner may read it.
+
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+use slice_proto::control::auth::{hex, unhex};
+use slice_proto::ids::EnsembleId;
+use slice_proto::secret::{Identity, SECRET_LEN};
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+/// Version of the file.
+const VERSION: u32 = 1;
+/// Who may read it: its owner.
+const MODE: u32 = 0o600;
+
+/// The file as TOML.
+#[derive(Serialize, Deserialize)]
+struct Content {
+    version: u32,
+    ensemble: String,
+    secret: String,
+}
+
+/// Draws the identity of a new ensemble.
+///
+/// # Errors
+/// [`Error::Random`].
+pub fn draw() -> Result<Identity> {
+    let mut secret = [0; SECRET_LEN];
+    getrandom::fill(&mut secret)?;
+    Ok(Identity { ensemble: EnsembleId(random_id()?), secret })
+}
+
+/// A random number that is not 0.
+///
+/// # Errors
+/// [`Error::Random`].
+pub fn random_id() -> Result<u64> {
+    loop {
+        match getrandom::u64()? {
+            0 => {}
+            id => return Ok(id),
+        }
+    }
+}
+
+/// Reads the identity.
+///
+/// # Errors
+/// A sentence, also if others may read the file.
+pub fn read(path: &Path) -> Result<Identity> {
+    let damaged = |why: &str| Error::Damaged { path: path.to_owned(), why: why.to_owned() };
+    let text = match std::fs::read_to_string(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Err(damaged(
+                "is not there: give --identity the file that `slice up` or `slice coordinator --format` made",
+            ));
+        }
+        read => read.map_err(Error::io("read", path))?,
+    };
+    let mode = std::fs::metadata(path).map_err(Error::io("read", path))?.permissions().mode();
+    if mode & 0o077 != 0 {
+        return Err(damaged("holds the ensemble's secret, but others may read it: chmod 600 it"));
+    }
+    let content: Content = toml::from_str(&text).map_err(|_| damaged("is not an identity file"))?;
+    if content.version != VERSION {
+        return Err(damaged(&format!(
+            "has version {}, this program knows {VERSION}: run a newer program",
+            content.version
+        )));
+    }
+    let ensemble = u64::from_str_radix(&content.ensemble, 16).map_err(|_| damaged("has no ensemble id"))?;
+    let secret = unhex(&content.secret).ok_or_else(|| damaged("has no secret"))?;
+    Ok(Identity { ensemble: EnsembleId(ensemble), secret })
+}
+
+/// Writes a new identity file; nothing is overwritten.
+///
+/// # Errors
+/// A sentence.
+pub fn write(path: &Path, identity: &Identity) -> Result<()> {
+    let content = Content {
+        version: VERSION,
+        ensemble: format!("{:016x}", identity.ensemble.0),
+        secret: hex(&identity.secret),
+    };
+    let text = toml::to_string(&content).map_err(|e| Error::usage(e.to_string()))?;
+    let aside = path.with_extension("new");
+    let write = || {
+        let mut file = File::options().write(true).create(true).truncate(true).mode(MODE).open(&aside)?;
+        file.set_permissions(std::fs::Permissions::from_mode(MODE))?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        // Fails if the file is there: two formats at once do not mix.
+        std::fs::hard_link(&aside, path)?;
+        std::fs::remove_file(&aside)
+    };
+    write().map_err(Error::io("write", path))
+}
+
+/// Reads the identity, or makes it.
+///
+/// # Errors
+/// A sentence.
+pub fn read_or_make(path: &Path) -> Result<Identity> {
+    if !path.exists() {
+        write(path, &draw()?)?;
+    }
+    read(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn made_once_read_again_for_the_owner_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("identity");
+        assert!(read(&path).unwrap_err().to_string().contains("--identity"));
+        let made = read_or_make(&path).unwrap();
+        assert_eq!(read_or_make(&path).unwrap(), made);
+        assert!(write(&path, &made).is_err());
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("chmod 600"));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        std::fs::write(&path, "x").unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("not an identity file"));
+    }
+}

@@ -1,0 +1,83 @@
+//! Tombstones that have served their time.
+//!
+//! A tombstone refuses WRITEs that were on their way when the file was purged. It stays longer than a connection
+//! can stay silent and still deliver one.
+
+use crate::core::Object;
+use crate::core::record::{GRAVES, grave_key, grave_of, object_key};
+use crate::error::Result;
+use crate::node::{Node, blocking};
+use slice_proto::ids::FileId;
+use slice_store::{Batch, Direction, KeyRange};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a tombstone is kept: TCP gives a connection up after 15 minutes of silence or less; 1 hour is well beyond.
+pub(crate) const TOMBSTONE_KEPT: Duration = Duration::from_secs(3600);
+/// How often old ones are looked for.
+const COLLECT_EVERY: Duration = Duration::from_secs(60);
+/// Tombstones collected in one go: one batch of the store, a few hundred KiB.
+const MAX_COLLECTED: usize = 4096;
+
+impl Node {
+    /// Collects old tombstones for ever.
+    pub(crate) async fn collect_forever(self: &Arc<Self>) {
+        let mut tick = tokio::time::interval(COLLECT_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            while match self.collect().await {
+                Ok(n) => n == MAX_COLLECTED,
+                Err(error) => {
+                    tracing::warn!(%error, "old tombstones were not collected");
+                    false
+                }
+            } {}
+        }
+    }
+
+    /// Collects up to [`MAX_COLLECTED`] tombstones that are old enough; how many.
+    pub(crate) async fn collect(self: &Arc<Self>) -> Result<usize> {
+        let kept = u64::try_from(TOMBSTONE_KEPT.as_nanos()).unwrap_or(u64::MAX);
+        let Some(before) = self.clock.now_ns().checked_sub(kept) else { return Ok(0) };
+        let here = Arc::clone(self);
+        let old = blocking(move || here.old_graves(before)).await??;
+        for (at, file) in &old {
+            self.exhume(*at, *file)?;
+        }
+        // Nothing depends on their going: the next batch takes this along.
+        Ok(old.len())
+    }
+
+    /// Forgets a tombstone of that time, in memory and store at once: a PURGE that comes again makes a new one.
+    fn exhume(&self, at: u64, file: FileId) -> Result<()> {
+        let cell = self.cell(file)?;
+        {
+            let mut object = cell.object.lock();
+            let mut batch = Batch::new();
+            batch.delete(grave_key(at, file));
+            // Purged anew meanwhile: then another tombstone stands for it.
+            if object.purged_ns == Some(at) {
+                batch.delete(object_key(file));
+            }
+            self.store.submit_lazy(batch)?;
+            if object.purged_ns == Some(at) {
+                *object = Object::default();
+            }
+        }
+        drop(cell);
+        self.cache.forget(file);
+        Ok(())
+    }
+
+    fn old_graves(&self, before: u64) -> Result<Vec<(u64, FileId)>> {
+        let mut old = Vec::new();
+        for pair in self.store.iter(KeyRange::prefix(GRAVES), Direction::Forward).take(MAX_COLLECTED) {
+            match grave_of(&pair?.0) {
+                Some((at, file)) if at <= before => old.push((at, file)),
+                _ => break,
+            }
+        }
+        Ok(old)
+    }
+}

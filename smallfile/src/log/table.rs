@@ -1,0 +1,362 @@
+//! All segments: which is written to, which are empty, how much room there is.
+
+use super::frame::FRAME_MAX;
+use super::segment::{FIRST, Segment, id_of, name, sync_dir};
+use crate::core::Extent;
+use crate::error::{Error, Result};
+use parking_lot::{Mutex, RwLock};
+use slice_proto::ids::{FileId, ServerId};
+use slice_proto::secret::Identity;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Bytes of the file system that WRITEs leave free: the map must be able to grow when the disk is full, for removing and
+/// truncating, and the cleaner to copy.
+pub(crate) const RESERVE_BYTES: u64 = 64 << 20;
+/// Empty segments that are kept for the next writes; more go back to the file system.
+const SPARES: usize = 2;
+/// A segment's end that is too short for a frame is worth opening again only if it is at least this part of a segment.
+const REOPEN_SHARE: u32 = 8;
+const STAMP: &str = "STAMP";
+
+/// All segments.
+#[derive(Debug)]
+pub(crate) struct Segments {
+    dir: PathBuf,
+    server: ServerId,
+    segment_bytes: u32,
+    /// By number.
+    slots: RwLock<Vec<Option<Arc<Segment>>>>,
+    rooms: Mutex<Rooms>,
+    /// Bytes that can certainly be written to the segments that there are.
+    usable: AtomicU64,
+    disk: File,
+}
+
+#[derive(Debug, Default)]
+struct Rooms {
+    /// The segment that is written to, and where.
+    open: Option<(Arc<Segment>, u32)>,
+    /// Empty segments.
+    spares: Vec<Arc<Segment>>,
+}
+
+/// A file system's size.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Figures {
+    /// Bytes.
+    pub total: u64,
+    /// Bytes free, the reserve taken off.
+    pub free: u64,
+}
+
+/// Counts what the map points to, before the segments are used.
+#[derive(Debug)]
+pub(crate) struct Census {
+    segments: Segments,
+    /// End of the last extent, by segment.
+    ends: Vec<u32>,
+}
+
+fn stamp_text(identity: &Identity, server: ServerId) -> String {
+    format!("slice small-file segments, version 1\nensemble {:016x}\nserver {server}\n", identity.ensemble.0)
+}
+
+// === impl Census ===
+
+impl Census {
+    /// Opens `DIR/segments`, if it is the server's.
+    pub(crate) fn open(
+        data: &Path,
+        identity: &Identity,
+        server: ServerId,
+        segment_bytes: u32,
+    ) -> Result<Self> {
+        let dir = data.join("segments");
+        match std::fs::read_to_string(dir.join(STAMP)) {
+            Ok(found) if found == stamp_text(identity, server) => {}
+            Ok(_) => return Err(Error::NotOurSegments { path: dir, server }),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::NotOurSegments { path: dir, server });
+            }
+            Err(e) => return Err(Error::io("read", dir.join(STAMP))(e)),
+        }
+        let mut slots: Vec<Option<Arc<Segment>>> = Vec::new();
+        for entry in std::fs::read_dir(&dir).map_err(Error::io("list", &dir))? {
+            let path = entry.map_err(Error::io("list", &dir))?.path();
+            let Some(id) = id_of(&path) else { continue };
+            let index = id as usize;
+            if slots.len() <= index {
+                slots.resize(index + 1, None);
+            }
+            if let (Some(slot), Some(segment)) = (slots.get_mut(index), Segment::open(&path, id, server)?) {
+                *slot = Some(Arc::new(segment));
+            }
+        }
+        let disk = File::open(&dir).map_err(Error::io("open", &dir))?;
+        let ends = vec![FIRST; slots.len()];
+        let segments = Segments {
+            dir,
+            server,
+            segment_bytes,
+            slots: RwLock::new(slots),
+            rooms: Mutex::default(),
+            usable: AtomicU64::new(0),
+            disk,
+        };
+        Ok(Self { segments, ends })
+    }
+
+    /// A map record points to this extent.
+    pub(crate) fn count(&mut self, file: FileId, e: &Extent) -> Result<()> {
+        let end = e.offset.checked_add(e.stored.into());
+        match (self.segments.get(e.segment), end, self.ends.get_mut(e.segment as usize)) {
+            (Some(segment), Some(end), Some(last)) if end <= segment.len && e.offset >= FIRST => {
+                segment.hold(e.stored);
+                *last = (*last).max(end);
+                Ok(())
+            }
+            _ => Err(Error::NoSegment { file, segment: e.segment, offset: e.offset }),
+        }
+    }
+
+    /// The segments, ready for use: empty ones are spares or removed, the emptiest is written on behind its last frame.
+    pub(crate) fn finish(self) -> Result<Segments> {
+        let Self { segments, ends } = self;
+        let mut rooms = Rooms::default();
+        for segment in segments.all() {
+            if segment.live() == 0 {
+                rooms.spares.push(segment);
+                continue;
+            }
+            let end = ends.get(segment.id as usize).copied().unwrap_or(segment.len);
+            let best = rooms.open.as_ref().map_or(segment.len / REOPEN_SHARE, |(s, at)| s.len - at);
+            if segment.len - end > best
+                && let Some(at) = end_of_chain(&segment, end)?
+                && segment.len - at > best
+            {
+                rooms.open = Some((segment, at));
+            }
+        }
+        segments.remove_unreadable()?;
+        segments.trim(&mut rooms)?;
+        segments.tell(&rooms);
+        *segments.rooms.lock() = rooms;
+        Ok(segments)
+    }
+}
+
+/// Where the frame that holds byte `end` - 1 ends; `None` if the frames do not lead there.
+fn end_of_chain(segment: &Segment, end: u32) -> Result<Option<u32>> {
+    let mut at = FIRST;
+    while at < end {
+        match segment.frame_at(at)? {
+            Some(header) => at += header.len,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(at))
+}
+
+// === impl Segments ===
+
+impl Segments {
+    /// Makes an empty `DIR/segments`.
+    pub(crate) fn format(data: &Path, identity: &Identity, server: ServerId) -> Result<()> {
+        let dir = data.join("segments");
+        std::fs::create_dir_all(&dir).map_err(Error::io("make", &dir))?;
+        for entry in std::fs::read_dir(&dir).map_err(Error::io("list", &dir))? {
+            // A stamp alone is a format that did not come to its end.
+            if entry.map_err(Error::io("list", &dir))?.file_name() != STAMP {
+                return Err(Error::NotEmpty { path: dir });
+            }
+        }
+        let path = dir.join(STAMP);
+        let write = || {
+            let mut f = File::create(&path)?;
+            f.write_all(stamp_text(identity, server).as_bytes())?;
+            f.sync_all()
+        };
+        write().map_err(Error::io("write", &path))?;
+        sync_dir(&dir)?;
+        sync_dir(data)
+    }
+
+    /// A segment.
+    pub(crate) fn get(&self, id: u32) -> Option<Arc<Segment>> {
+        self.slots.read().get(id as usize).cloned().flatten()
+    }
+
+    fn all(&self) -> Vec<Arc<Segment>> {
+        self.slots.read().iter().flatten().cloned().collect()
+    }
+
+    /// Bytes that can certainly be written to the segments that there are.
+    pub(crate) fn usable(&self) -> u64 {
+        self.usable.load(Ordering::Acquire)
+    }
+
+    /// The file system's size.
+    pub(crate) fn figures(&self) -> Result<Figures> {
+        let vfs = rustix::fs::fstatvfs(&self.disk).map_err(|e| Error::io("statvfs", &self.dir)(e.into()))?;
+        Ok(Figures {
+            total: vfs.f_blocks.saturating_mul(vfs.f_frsize),
+            free: vfs.f_bavail.saturating_mul(vfs.f_frsize).saturating_sub(RESERVE_BYTES),
+        })
+    }
+
+    /// Whether the file system has room for a few segments more.
+    pub(crate) fn is_short(&self) -> bool {
+        self.figures().is_ok_and(|f| f.free < 4 * u64::from(self.segment_bytes))
+    }
+
+    /// Makes empty segments until `wanted` bytes can certainly be written. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`].
+    pub(crate) fn grow(&self, wanted: u64) -> Result<()> {
+        let mut rooms = self.rooms.lock();
+        while self.usable() < wanted {
+            self.grow_by_one(&mut rooms)?;
+        }
+        Ok(())
+    }
+
+    fn grow_by_one(&self, rooms: &mut Rooms) -> Result<()> {
+        if self.figures()?.free < self.segment_bytes.into() {
+            return Err(Error::NoSpace);
+        }
+        let segment = self.create()?;
+        rooms.spares.push(segment);
+        self.tell(rooms);
+        Ok(())
+    }
+
+    /// Makes an empty segment ready if there is none, so that a WRITE need not wait for it later. Blocks.
+    pub(crate) fn grow_ahead(&self) {
+        let mut rooms = self.rooms.lock();
+        if rooms.spares.is_empty()
+            && let Err(error) = self.grow_by_one(&mut rooms)
+        {
+            // Those who need it find out by themselves.
+            tracing::debug!(%error, "no segment made ahead");
+        }
+    }
+
+    fn create(&self) -> Result<Arc<Segment>> {
+        let id = {
+            let slots = self.slots.read();
+            slots.iter().position(Option::is_none).unwrap_or(slots.len())
+        };
+        let segment = Arc::new(Segment::create(&self.dir, id as u32, self.segment_bytes, self.server)?);
+        let mut slots = self.slots.write();
+        if slots.len() <= id {
+            slots.resize(id + 1, None);
+        }
+        if let Some(slot) = slots.get_mut(id) {
+            *slot = Some(Arc::clone(&segment));
+        }
+        Ok(segment)
+    }
+
+    /// A place for a frame of `len` bytes. For the log's thread alone. If need be a segment is made of what is kept free of
+    /// WRITEs: what comes here was admitted, or is copied so that space becomes free.
+    pub(crate) fn place(&self, len: usize) -> Result<(Arc<Segment>, u32)> {
+        let len = u32::try_from(len).map_err(|_| Error::NoSpace)?;
+        let mut rooms = self.rooms.lock();
+        if let Some((segment, at)) = &mut rooms.open
+            && segment.len - *at >= len
+        {
+            let place = (Arc::clone(segment), *at);
+            *at += len;
+            self.tell(&rooms);
+            return Ok(place);
+        }
+        let next = match rooms.spares.pop() {
+            Some(segment) => segment,
+            None => self.create()?,
+        };
+        let full = rooms.open.replace((Arc::clone(&next), FIRST + len));
+        if let Some((full, _)) = full
+            && full.live() == 0
+        {
+            rooms.spares.push(full);
+        }
+        self.tell(&rooms);
+        Ok((next, FIRST))
+    }
+
+    /// Nothing points to these any more. Whether a segment is empty now: then [`reap`](Self::reap) it.
+    pub(crate) fn release(&self, freed: &[Extent]) -> bool {
+        let mut empty = false;
+        for e in freed {
+            empty |= self.get(e.segment).is_some_and(|s| s.release(e.stored));
+        }
+        empty
+    }
+
+    /// Takes empty segments for use again, or gives them back to the file system. For the log's thread alone.
+    pub(crate) fn reap(&self) -> Result<()> {
+        let mut rooms = self.rooms.lock();
+        for segment in self.all() {
+            let is = |s: &Arc<Segment>| s.id == segment.id;
+            let known = rooms.spares.iter().any(is) || rooms.open.as_ref().is_some_and(|(s, _)| is(s));
+            if segment.live() == 0 && !known {
+                rooms.spares.push(segment);
+            }
+        }
+        self.trim(&mut rooms)?;
+        self.tell(&rooms);
+        Ok(())
+    }
+
+    /// The segment that is most worth copying forward: full, and not more than `share` percent of it in use.
+    pub(crate) fn worst(&self, share: u64) -> Option<Arc<Segment>> {
+        let rooms = self.rooms.lock();
+        let open = rooms.open.as_ref().map(|(s, _)| s.id);
+        let all = self.all().into_iter().filter(|s| {
+            s.live() > 0 && Some(s.id) != open && !s.is_stuck() && s.live() * 100 <= u64::from(s.len) * share
+        });
+        all.min_by_key(|s| s.live())
+    }
+
+    fn trim(&self, rooms: &mut Rooms) -> Result<()> {
+        while rooms.spares.len() > SPARES
+            && let Some(segment) = rooms.spares.pop()
+        {
+            let path = self.dir.join(name(segment.id));
+            std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+            if let Some(slot) = self.slots.write().get_mut(segment.id as usize) {
+                *slot = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// Files of segments whose making did not come to its end: nothing points to them, or the census would have failed.
+    fn remove_unreadable(&self) -> Result<()> {
+        for entry in std::fs::read_dir(&self.dir).map_err(Error::io("list", &self.dir))? {
+            let path = entry.map_err(Error::io("list", &self.dir))?.path();
+            if id_of(&path).is_some_and(|id| self.get(id).is_none()) {
+                std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&self, rooms: &Rooms) {
+        let room = |len: u32, at: u32| u64::from(len - at).saturating_sub(FRAME_MAX as u64);
+        let spares: u64 = rooms.spares.iter().map(|s| room(s.len, FIRST)).sum();
+        let open = rooms.open.as_ref().map_or(0, |(s, at)| room(s.len, *at));
+        self.usable.store(spares + open, Ordering::Release);
+    }
+
+    /// Number of segments, for tests.
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> usize {
+        self.all().len()
+    }
+}

@@ -15,7 +15,7 @@ pub enum Error {
     #[error("{0}")]
     Usage(String),
     /// A file or directory is not as it should be.
-    #[error("cannot {what} {}: {source}{}", path.display(), hint(*.what, source))]
+    #[error("cannot {what} {}: {source}{}", path.display(), hint(what, source))]
     Io {
         /// What was tried.
         what: &'static str,

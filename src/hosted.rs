@@ -71,6 +71,8 @@ macro_rules! hosted {
     };
 }
 
+hosted!(slice_dirserver::DirServer);
+hosted!(slice_smallfile::SmallFileStore);
 hosted!(slice_blockstore::BlockStore);
 
 impl Hosted for Arc<slice_proxy::Proxy> {

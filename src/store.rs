@@ -6,10 +6,12 @@ use crate::identity::random_id;
 use crate::targets::Targets;
 use slice_blockstore::{BlockConfig, BlockStore};
 use slice_coordinator::client::Client;
+use slice_dirserver::{DirConfig, DirServer};
 use slice_proto::control::pb;
 use slice_proto::ids::{Role, ServerId};
 use slice_proto::secret::Identity;
 use slice_rpc::clock::SharedClock;
+use slice_smallfile::{SmallConfig, SmallFileStore};
 use slice_store::EngineKind;
 use std::hash::Hasher;
 use std::os::unix::fs::MetadataExt;
@@ -112,6 +114,10 @@ fn make(role: Role, data: &Path, made: &Made, identity: &Identity) -> Result<()>
     let (data, identity) = (data.to_owned(), identity.clone());
     let Made { server, engine, .. } = *made;
     match role {
+        Role::Dir => DirServer::format(&DirConfig { engine, ..DirConfig::new(data, identity, server) })
+            .map_err(Error::service(role)),
+        Role::Small => SmallFileStore::format(&SmallConfig { data, engine, identity, server })
+            .map_err(Error::service(role)),
         Role::Block => {
             BlockStore::format(&BlockConfig { data, engine, identity, server }).map_err(Error::service(role))
         }
@@ -135,6 +141,16 @@ pub async fn open(
     let Made { server, engine, .. } = *made;
     let (tables, directory, clock) = (targets.tables(), targets.directory(), Arc::clone(clock));
     Ok(match role {
+        Role::Dir => {
+            let config = DirConfig { engine, ..DirConfig::new(data, identity, server) };
+            let opened = DirServer::open(config, tables, directory, clock).await;
+            Arc::new(opened.map_err(Error::service(role))?)
+        }
+        Role::Small => {
+            let config = SmallConfig { data, engine, identity, server };
+            let opened = SmallFileStore::open(config, tables, directory, clock).await;
+            Arc::new(opened.map_err(Error::service(role))?)
+        }
         Role::Block => {
             let config = BlockConfig { data, engine, identity, server };
             let opened = BlockStore::open(config, tables, directory, clock).await;

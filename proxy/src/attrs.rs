@@ -2,7 +2,7 @@
 //! small-file site, that the file goes beyond the threshold.
 
 use crate::front::{Front, Job};
-use crate::reply::settle;
+use crate::reply::{Now, settle};
 use crate::soft::file::{Beyond, Push, Wrote};
 use crate::upstream::{Fault, Refused, peer_reply};
 use bytes::Bytes;
@@ -45,8 +45,7 @@ impl Front {
             self.nfs_call(job, Proc3::Getattr, &GetattrArgs { object: fh }, Bytes::new(), (table, Epoch(0)))
         };
         let read = |mut reply, _| {
-            let verdict =
-                settle(&mut self.soft.borrow_mut(), Proc3::Getattr, job.xid, &mut reply, self.now());
+            let verdict = settle(&mut self.soft.borrow_mut(), Proc3::Getattr, job.xid, &mut reply, self);
             Fault::of_verdict(verdict).map_or(Ok(reply), Err)
         };
         let reply = self.routed(Role::Dir, file.home(), make, read).await.map_err(Refused::status)?;
@@ -64,12 +63,11 @@ impl Front {
 
     /// Takes in what the home site said of a file in a private result.
     fn absorb(&self, file: FileId, result: &AttrRes) -> Result<(), NfsStat3> {
-        let now = self.now();
         let mut soft = self.soft.borrow_mut();
-        soft.clock.learn(result.now_ns, now.local_ns);
+        soft.clock.learn(result.now_ns, self.local_ns());
         if let Some((encoded, stamp)) = &result.current {
             let attr = Fattr3::decode(&mut Reader::new(encoded)).map_err(|_| NfsStat3::SERVERFAULT)?;
-            soft.upsert(file, |state| state.absorb(&attr, *stamp, now.at));
+            soft.upsert(file, |state| state.absorb(&attr, *stamp, self.at()));
         }
         Ok(())
     }

@@ -64,7 +64,7 @@ impl Front {
         let fault = match reply {
             Ok(mut reply) => {
                 let job = &forwarded.job;
-                let verdict = settle(&mut self.soft.borrow_mut(), job.proc, job.xid, &mut reply, self.now());
+                let verdict = settle(&mut self.soft.borrow_mut(), job.proc, job.xid, &mut reply, self);
                 match Fault::of_verdict(verdict) {
                     None => return forwarded.connection.answer(&mut reply),
                     Some(fault) => fault,
@@ -98,8 +98,7 @@ impl Front {
                 site,
                 |table| self.forwarded_record(&job, table),
                 |mut reply, _| {
-                    let verdict =
-                        settle(&mut self.soft.borrow_mut(), job.proc, job.xid, &mut reply, self.now());
+                    let verdict = settle(&mut self.soft.borrow_mut(), job.proc, job.xid, &mut reply, self);
                     Fault::of_verdict(verdict).map_or(Ok(reply), Err)
                 },
             )

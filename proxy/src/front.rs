@@ -26,7 +26,7 @@ use crate::config::Rule;
 use crate::forward::Forwarded;
 use crate::local;
 use crate::portmapper::Asked;
-use crate::reply::{Arrival, put_failure};
+use crate::reply::{Now, put_failure};
 use crate::route::{Plan, route};
 use crate::shared::Shared;
 use crate::soft::Soft;
@@ -180,12 +180,7 @@ impl Front {
         self.keys.borrow().open(bytes).ok()
     }
 
-    // --- time, verifiers, buffers ---
-
-    /// When it is now, by both clocks.
-    pub(crate) fn now(&self) -> Arrival {
-        Arrival { at: Instant::now(), local_ns: self.shared.clock.now_ns() }
-    }
+    // --- verifiers, buffers ---
 
     /// A data server answered with this write verifier.
     pub(crate) fn saw(&self, role: Role, server: ServerId, verf: Verifier) {
@@ -355,6 +350,16 @@ impl Front {
             // Without a connection nothing is detached; a call that was classified once is not closed on.
             Handled::Detached | Handled::Close => Message::default(),
         }
+    }
+}
+
+impl Now for Front {
+    fn at(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn local_ns(&self) -> u64 {
+        self.shared.clock.now_ns()
     }
 }
 

@@ -135,7 +135,7 @@ impl Front {
         let args = LookupArgs { what: DirOp { dir: &fh, name } };
         let make = |table| self.nfs_call(job, Proc3::Lookup, &args, Bytes::new(), (table, Epoch(0)));
         let read = |mut reply, _| {
-            let verdict = settle(&mut self.soft.borrow_mut(), Proc3::Lookup, job.xid, &mut reply, self.now());
+            let verdict = settle(&mut self.soft.borrow_mut(), Proc3::Lookup, job.xid, &mut reply, self);
             Fault::of_verdict(verdict).map_or(Ok(reply), Err)
         };
         // The numbers of mountstat3 are those of nfsstat3.

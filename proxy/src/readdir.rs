@@ -108,7 +108,7 @@ impl Front {
             .into()
         };
         let read = |mut reply, _| {
-            let verdict = settle(&mut self.soft.borrow_mut(), job.proc, job.xid, &mut reply, self.now());
+            let verdict = settle(&mut self.soft.borrow_mut(), job.proc, job.xid, &mut reply, self);
             Fault::of_verdict(verdict).map_or(Ok(reply), Err)
         };
         loop {

@@ -72,17 +72,16 @@ pub fn put_refusal(w: &mut BytesMut, xid: Xid, status: ReplyStatus) {
     encode_reply(w, xid, status);
 }
 
-/// When, by both clocks, a reply came in.
-#[derive(Debug, Clone, Copy)]
-pub struct Arrival {
+/// Tells a thread's two times. Reading a clock costs as much as classifying a call, so it is done only where needed.
+pub trait Now {
     /// Monotonic: for ages.
-    pub at: Instant,
+    fn at(&self) -> Instant;
     /// The machine's time of day, ns: for the ensemble clock.
-    pub local_ns: u64,
+    fn local_ns(&self) -> u64;
 }
 
 /// Makes a server's reply the client's: see the head of this file. Only with [`Verdict::Answered`] is it one.
-pub fn settle(soft: &mut Soft, proc: Proc3, xid: Xid, reply: &mut Message, now: Arrival) -> Verdict {
+pub fn settle(soft: &mut Soft, proc: Proc3, xid: Xid, reply: &mut Message, now: &impl Now) -> Verdict {
     if !reply.body.is_empty() || !reply.tail.is_empty() {
         // Directory servers answer in one part; data servers' replies do not come this way.
         *reply = Message::from(std::mem::take(reply).into_record());
@@ -98,12 +97,14 @@ pub fn settle(soft: &mut Soft, proc: Proc3, xid: Xid, reply: &mut Message, now: 
         return Verdict::Answered;
     }
     let Ok((len, table, now_ns)) = trailer else { return Verdict::Broken };
-    soft.clock.learn(now_ns, now.local_ns);
+    if soft.clock.wants() {
+        soft.clock.learn(now_ns, now.local_ns());
+    }
     match verdict(&reply.head, header.body_at, table) {
         Verdict::Answered => {}
         other => return other,
     }
-    let walked = walk(soft, proc, &mut reply.head, header.body_at, len, now.at);
+    let walked = walk(soft, proc, &mut reply.head, (header.body_at, len), now);
     reply.head.truncate(len);
     if walked { Verdict::Answered } else { Verdict::Broken }
 }
@@ -121,7 +122,13 @@ pub fn verdict(record: &[u8], body_at: usize, table: TableEpoch) -> Verdict {
 }
 
 /// Takes attributes and stamps into the soft state and patches the attributes. `len` is where the trailer begins.
-fn walk(soft: &mut Soft, proc: Proc3, record: &mut [u8], body_at: usize, len: usize, now: Instant) -> bool {
+fn walk(
+    soft: &mut Soft,
+    proc: Proc3,
+    record: &mut [u8],
+    (body_at, len): (usize, usize),
+    now: &impl Now,
+) -> bool {
     let Some((front, trailer)) = record.split_at_mut_checked(len) else { return false };
     debug_assert!(trailer.len() >= RESULT_TRAILER_BASE_LEN);
     let Ok((_, trailer)) = ResultTrailer::split(trailer) else { return false };
@@ -147,7 +154,7 @@ fn walk(soft: &mut Soft, proc: Proc3, record: &mut [u8], body_at: usize, len: us
         }
         let Ok(attr) = Fattr3::decode(&mut Reader::new(encoded)) else { return false };
         let patched = soft.upsert(stamp.file, |state| {
-            state.absorb(&attr, stamp, now);
+            state.absorb(&attr, stamp, now.at());
             state.patches().then(|| state.patched(attr, stamp.epoch, stamp.seq))
         });
         if let Some(p) = patched.filter(|p| *p != attr) {
@@ -184,8 +191,16 @@ mod tests {
         }
     }
 
-    fn now() -> Arrival {
-        Arrival { at: Instant::now(), local_ns: 1000 }
+    struct At1000;
+
+    impl Now for At1000 {
+        fn at(&self) -> Instant {
+            Instant::now()
+        }
+
+        fn local_ns(&self) -> u64 {
+            1000
+        }
     }
 
     fn stamp(epoch: u64) -> Stamp {
@@ -209,7 +224,7 @@ mod tests {
             s.wrote(Wrote { epoch: Epoch(1), end: 5000, time_ns: 700, clear_set_ids: false }, None);
         });
         let mut reply = getattr_reply(10, 1);
-        assert_eq!(settle(&mut soft, Proc3::Getattr, Xid(7), &mut reply, now()), Verdict::Answered);
+        assert_eq!(settle(&mut soft, Proc3::Getattr, Xid(7), &mut reply, &At1000), Verdict::Answered);
         let mut r = Reader::new(&reply.head);
         assert_eq!(ReplyHeader::decode(&reply.head).unwrap().xid, Xid(7));
         r.take(24).unwrap();
@@ -219,7 +234,7 @@ mod tests {
         assert_eq!(soft.clock.at(1000), 5_000_000_000, "the clock was learned");
         // A newer epoch passes: the growth is void.
         let mut reply = getattr_reply(3, 2);
-        settle(&mut soft, Proc3::Getattr, Xid(7), &mut reply, now());
+        settle(&mut soft, Proc3::Getattr, Xid(7), &mut reply, &At1000);
         let Res3::Ok(got) = GetattrRes::decode(&mut Reader::at(&reply.head, 24)).unwrap() else {
             panic!("failed")
         };
@@ -238,7 +253,7 @@ mod tests {
             encode_success(&mut w, Xid(1));
             w.put_u32(status as u32);
             ResultTrailer { table: TableEpoch(8), ..ResultTrailer::default() }.append(&mut w);
-            let got = settle(&mut Soft::default(), Proc3::Lookup, Xid(7), &mut w.into(), now());
+            let got = settle(&mut Soft::default(), Proc3::Lookup, Xid(7), &mut w.into(), &At1000);
             assert_eq!(got, expected);
         }
     }
@@ -273,7 +288,7 @@ mod tests {
             } else {
                 w.truncate(cut);
             }
-            let _ = settle(&mut Soft::default(), proc, Xid(2), &mut w.into(), now());
+            let _ = settle(&mut Soft::default(), proc, Xid(2), &mut w.into(), &At1000);
         }
     }
 }

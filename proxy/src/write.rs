@@ -12,6 +12,7 @@ use crate::front::{Front, Job};
 use crate::merge::{WritePart, write_merge};
 use crate::permission::{self, Want};
 use crate::read::role_of;
+use crate::reply::Now;
 use crate::soft::file::{Beyond, Push, Wrote};
 use crate::upstream::{Fault, Fence, Refused, nfs_reply};
 use bytes::Bytes;
@@ -113,7 +114,7 @@ impl Front {
     ) -> Result<Tried, NfsStat3> {
         let file = write.file;
         let stable = write.stable != StableHow::Unstable;
-        let now_ns = self.now().local_ns;
+        let now_ns = self.local_ns();
         let time_ns = {
             let mut soft = self.soft.borrow_mut();
             let ensemble_ns = soft.clock.at(now_ns);
@@ -197,7 +198,7 @@ impl Front {
 
     /// Notes growth and time, and sees to it that they are pushed.
     async fn note_written(&self, wrote: Wrote, file: FileId, pushed: Option<&Push>) -> Result<(), NfsStat3> {
-        let now = self.now().at;
+        let now = self.at();
         let (full, first) = {
             let mut soft = self.soft.borrow_mut();
             let dirty = soft.upsert(file, |state| {

@@ -88,6 +88,8 @@ pub(crate) enum Missing {
     Hold(HoldKey),
     /// A record of a peer's must be looked at.
     Peek(FileId),
+    /// Something is to be changed at a peer: that takes an operation with a number.
+    Peer,
     /// A peer must give a file id of this site.
     New(Site),
     /// The store failed.

@@ -166,6 +166,9 @@ impl<'a> Attempt<'a> {
 
     /// Adds an effect for the peer that it belongs to.
     fn owe(&mut self, effect: Effect) -> Result<(), Missing> {
+        if self.ground.held.is_none() {
+            return Err(Missing::Peer);
+        }
         let site = journal::place_of(&effect);
         let server = self.ground.routes.owner(site).ok_or(Missing::Fail(Error::NoOwner { site }))?;
         match self.parts.iter_mut().find(|(s, _)| *s == server) {

@@ -157,6 +157,8 @@ impl Distributed<'_> {
                     let file = self.new_file(held, site).await?;
                     fresh.push((site, file));
                 }
+                // It has a number: nothing says so.
+                Tried::Missing(Missing::Peer) => return Err(Again::Later),
                 Tried::Missing(Missing::Fail(error)) => return Err(Again::Failed(error)),
             }
         };

@@ -111,7 +111,7 @@ pub(crate) fn run(
                     return Ran::Held(turn);
                 }
             }
-            Missing::Hold(_) | Missing::Peek(_) | Missing::New(_) => return Ran::Distributed,
+            Missing::Hold(_) | Missing::Peek(_) | Missing::New(_) | Missing::Peer => return Ran::Distributed,
             Missing::Fail(error) => return Ran::Failed(error),
         }
     }

@@ -69,6 +69,10 @@ impl Node {
                 Source::Disk(extent, from, to) => pieces.push(Piece { extent, from, to, at }),
             }
         }
+        #[cfg(test)]
+        if !pieces.is_empty() && patience == Patience::None && self.segments.faults.misses() {
+            return Err(Miss::NotCached);
+        }
         for run in pieces.chunk_by(Piece::goes_on) {
             self.read_run(file, run, out, patience)?;
         }
@@ -110,6 +114,10 @@ impl Node {
         e: &Extent,
         patience: Patience,
     ) -> std::result::Result<Vec<u8>, Miss> {
+        #[cfg(test)]
+        if patience == Patience::None && self.segments.faults.misses() {
+            return Err(Miss::NotCached);
+        }
         let mut bytes = read_extent(&*self.segment(file, e)?, e, patience)?;
         bytes.truncate(e.valid.into());
         Ok(bytes)

@@ -45,6 +45,9 @@ mod service;
 mod truncate;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 pub use config::SmallConfig;
 pub use error::Error;
 pub use server::SmallFileStore;

@@ -18,9 +18,9 @@ const STEP_BYTES: usize = 1 << 20;
 /// Frames looked at in one step, so that a segment of many tiny dead ones is left as often.
 const STEP_FRAMES: usize = 4096;
 /// A segment of which at most these percent are in use is cleaned: one copied byte gains three.
-const WORTH_PERCENT: u64 = 25;
+pub(crate) const WORTH_PERCENT: u64 = 25;
 /// The same, when the disk is nearly full.
-const WORTH_PERCENT_SHORT: u64 = 80;
+pub(crate) const WORTH_PERCENT_SHORT: u64 = 80;
 
 /// A segment that is being cleaned.
 #[derive(Debug)]

@@ -125,6 +125,10 @@ impl Node {
                 Err(error) => return Err(error),
             }
         }
+        #[cfg(test)]
+        if self.segments.faults.fsync.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(Error::io("fdatasync", "a test")(rustix::io::Errno::IO.into()));
+        }
         stage.sync()?;
         let mut freed = Vec::new();
         for (cell, extents) in &flushed {
@@ -141,6 +145,9 @@ impl Node {
         self.release(&freed);
         self.settle_frees();
         self.segments.grow_ahead();
+        if self.segments.has_filled() {
+            self.queue.freed();
+        }
         // Not if nothing came of it: there is no space, and those who commit are told.
         if self.is_pressed() && !flushed.is_empty() {
             self.queue.press();

@@ -158,10 +158,15 @@ impl Segment {
         self.live.fetch_add(stored.into(), Ordering::AcqRel);
     }
 
-    /// An extent points here no more. Whether it was the last one.
-    pub(crate) fn release(&self, stored: u16) -> bool {
-        let stored = u64::from(stored);
-        self.live.fetch_sub(stored, Ordering::AcqRel) == stored
+    /// An extent points here no more. Whether the segment is empty now, or one of these shares of it, in percent, is not in
+    /// use any more.
+    pub(crate) fn release(&self, stored: u16, shares: [u64; 2]) -> bool {
+        let before = self.live.fetch_sub(stored.into(), Ordering::AcqRel);
+        let after = before.saturating_sub(stored.into());
+        let crossed = |percent| {
+            before * 100 > u64::from(self.len) * percent && after * 100 <= u64::from(self.len) * percent
+        };
+        after == 0 || shares.into_iter().any(crossed)
     }
 
     pub(crate) fn is_stuck(&self) -> bool {

@@ -1,5 +1,6 @@
 //! All segments: which is written to, which are empty, how much room there is.
 
+use super::clean::{WORTH_PERCENT, WORTH_PERCENT_SHORT};
 use super::frame::FRAME_MAX;
 use super::segment::{FIRST, Segment, id_of, name, sync_dir};
 use crate::core::Extent;
@@ -11,7 +12,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Bytes of the file system that WRITEs leave free: the map must be able to grow when the disk is full, for removing and
 /// truncating, and the cleaner to copy.
@@ -34,6 +35,20 @@ pub(crate) struct Segments {
     /// Bytes that can certainly be written to the segments that there are.
     usable: AtomicU64,
     disk: File,
+    /// A segment was filled.
+    filled: AtomicBool,
+    #[cfg(test)]
+    pub(crate) faults: Faults,
+}
+
+/// What a test has go wrong.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub(crate) struct Faults {
+    pub full: AtomicBool,
+    pub fsync: AtomicBool,
+    /// Reads without patience find nothing cached, this many times.
+    pub not_cached: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +57,13 @@ struct Rooms {
     open: Option<(Arc<Segment>, u32)>,
     /// Empty segments.
     spares: Vec<Arc<Segment>>,
+}
+
+#[cfg(test)]
+impl Faults {
+    pub(crate) fn misses(&self) -> bool {
+        self.not_cached.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok()
+    }
 }
 
 /// A file system's size.
@@ -106,6 +128,9 @@ impl Census {
             rooms: Mutex::default(),
             usable: AtomicU64::new(0),
             disk,
+            filled: AtomicBool::new(false),
+            #[cfg(test)]
+            faults: Faults::default(),
         };
         Ok(Self { segments, ends })
     }
@@ -201,6 +226,10 @@ impl Segments {
 
     /// The file system's size.
     pub(crate) fn figures(&self) -> Result<Figures> {
+        #[cfg(test)]
+        if self.faults.full.load(Ordering::SeqCst) {
+            return Ok(Figures { total: 1 << 30, free: 0 });
+        }
         let vfs = rustix::fs::fstatvfs(&self.disk).map_err(|e| Error::io("statvfs", &self.dir)(e.into()))?;
         Ok(Figures {
             total: vfs.f_blocks.saturating_mul(vfs.f_frsize),
@@ -280,6 +309,7 @@ impl Segments {
             None => self.create()?,
         };
         let full = rooms.open.replace((Arc::clone(&next), FIRST + len));
+        self.filled.store(true, Ordering::Relaxed);
         if let Some((full, _)) = full
             && full.live() == 0
         {
@@ -289,13 +319,19 @@ impl Segments {
         Ok((next, FIRST))
     }
 
-    /// Nothing points to these any more. Whether a segment is empty now: then [`reap`](Self::reap) it.
+    /// Nothing points to these any more. Whether a segment is empty now, or may be worth cleaning.
     pub(crate) fn release(&self, freed: &[Extent]) -> bool {
-        let mut empty = false;
+        let mut news = false;
         for e in freed {
-            empty |= self.get(e.segment).is_some_and(|s| s.release(e.stored));
+            let shares = [WORTH_PERCENT, WORTH_PERCENT_SHORT];
+            news |= self.get(e.segment).is_some_and(|s| s.release(e.stored, shares));
         }
-        empty
+        news
+    }
+
+    /// Whether a segment was filled since this was last asked: it may be worth cleaning at once.
+    pub(crate) fn has_filled(&self) -> bool {
+        self.filled.swap(false, Ordering::Relaxed)
     }
 
     /// Takes empty segments for use again, or gives them back to the file system. For the log's thread alone.
@@ -354,9 +390,9 @@ impl Segments {
         self.usable.store(spares + open, Ordering::Release);
     }
 
-    /// Number of segments, for tests.
+    /// Of each segment the bytes that extents point to, for tests.
     #[cfg(test)]
-    pub(crate) fn count(&self) -> usize {
-        self.all().len()
+    pub(crate) fn live(&self) -> std::collections::BTreeMap<u32, u64> {
+        self.all().iter().map(|s| (s.id, s.live())).collect()
     }
 }

@@ -31,11 +31,11 @@ pub struct RunArgs {
     pub log: Option<PathBuf>,
     /// TOML file with a section named as the command; its entries are named as the flags, and flags win
     #[arg(long, value_name = "FILE")]
-    #[serde(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<PathBuf>,
     /// Process that this one dies with.
     #[arg(long, hide = true)]
-    #[serde(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<u32>,
 }
 
@@ -87,9 +87,9 @@ pub struct ProxyArgs {
     #[serde(flatten)]
     pub exports: ExportArgs,
     /// Its id, in hexadecimal; drawn if not given.
-    #[arg(long, hide = true, value_parser = values::hex_id)]
-    #[serde(skip)]
-    pub id: Option<u64>,
+    #[arg(long, hide = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<values::Id>,
     /// How it runs.
     #[command(flatten)]
     #[serde(flatten)]

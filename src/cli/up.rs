@@ -116,6 +116,12 @@ mod tests {
         let flags = UpArgs {
             data: Some("/flag".into()),
             plan: FormatArgs { dirservers: Some(3), ..FormatArgs::default() },
+            run: RunArgs {
+                threads: Some(2),
+                config: Some("x".into()),
+                parent: Some(7),
+                ..RunArgs::default()
+            },
             ..UpArgs::default()
         };
         let file = r#"
@@ -142,6 +148,8 @@ mod tests {
         assert_eq!(args.plan.root_mode, Some(Mode(0o1777)));
         assert!(args.separate);
         assert_eq!(args.exports.allow, ["10.0.0.0/8"]);
+        assert_eq!((args.run.threads, args.run.parent), (Some(2), Some(7)));
+        assert_eq!(args.run.config.as_deref(), Some(Path::new("x")));
         assert_eq!(args.plan.volume[0].path, "/a");
     }
 

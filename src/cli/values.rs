@@ -1,6 +1,7 @@
 //! Values of flags and of configuration entries, each with a sentence for what is wrong with it.
 
 use serde::{Deserialize, Serialize};
+use slice_proto::ids::ServerId;
 use slice_proto::table::NamePolicy;
 use slice_store::EngineKind;
 use std::fmt;
@@ -151,6 +152,27 @@ impl fmt::Display for Mode {
     }
 }
 
+/// A server's id, in hexadecimal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Id(pub ServerId);
+by_text!(Id);
+
+impl FromStr for Id {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let id = u64::from_str_radix(text, 16).ok().filter(|id| *id != 0);
+        id.map(|id| Self(ServerId(id))).ok_or_else(|| "give an id in hexadecimal".into())
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// Reads an address to listen on.
 ///
 /// # Errors
@@ -172,14 +194,6 @@ pub fn host_port(text: &str) -> Result<String, String> {
     } else {
         Err("give a host and a port, as in node1:2051 or 10.0.0.1:2051".into())
     }
-}
-
-/// Reads a server's id.
-///
-/// # Errors
-/// A sentence.
-pub fn hex_id(text: &str) -> Result<u64, String> {
-    u64::from_str_radix(text, 16).map_err(|_| "give an id in hexadecimal".into())
 }
 
 /// Reads a number of servers.

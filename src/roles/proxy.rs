@@ -40,7 +40,7 @@ pub async fn run(args: ProxyArgs) -> Result<()> {
     let exports = args.exports.exports()?;
     let mut stop = signals::stop()?;
     let id = match args.id {
-        Some(id) => ServerId(id),
+        Some(id) => id.0,
         None => ServerId(crate::identity::random_id()?),
     };
     let mut host = Host::start(identity, Role::Proxy, id, args.run.threads())?;

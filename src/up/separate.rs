@@ -191,7 +191,7 @@ impl Nursery {
         if spec.role == Role::Proxy {
             flag("--listen", listen.to_string().into());
             flag("--config", rules_path(dir).into());
-            flag("--id", format!("{:x}", self.proxy_id).into());
+            flag("--id", format!("{:016x}", self.proxy_id).into());
             if let Some(portmap) = args.portmap {
                 flag("--portmap", portmap.to_string().into());
             }

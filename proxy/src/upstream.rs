@@ -16,7 +16,7 @@ use std::time::Duration;
 
 /// How long a newer routing table is waited for before the same server is asked again: the table comes by an event,
 /// this only bounds what a server with a table of its own can do to us.
-const TABLE_WAIT: Duration = Duration::from_secs(1);
+const TABLE_WAIT: Duration = Duration::from_millis(250);
 
 /// Why one try was not the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

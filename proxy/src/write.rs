@@ -64,7 +64,11 @@ impl Front {
             Err(status) => Err(status),
         };
         match answer {
-            Ok((count, committed)) => self.write_reply(&job, write.file, count, committed, verf),
+            Ok((count, committed)) => {
+                // Fetched again only if the parts took longer than attributes stay fresh. Without is allowed, too.
+                let after = self.attributes(&job, write.file, write.fh).await.ok();
+                self.write_reply(&job, after, count, committed, verf)
+            }
             Err(status) => self.fail(job.xid, job.proc, status),
         }
     }
@@ -220,12 +224,11 @@ impl Front {
     fn write_reply(
         &self,
         job: &Job,
-        file: FileId,
+        after: Option<Fattr3>,
         count: u32,
         committed: StableHow,
         verf: Verifier,
     ) -> Message {
-        let after: Option<Fattr3> = self.fresh(file);
         let result = WriteRes::Ok(WriteOk { wcc: WccData { before: None, after }, count, committed, verf });
         self.make(|w| {
             slice_proto::rpc_msg::encode_success(w, job.xid);

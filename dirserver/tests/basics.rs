@@ -52,8 +52,8 @@ fn a_tree_is_made_listed_renamed_and_removed() {
                 assert_eq!(root.rename(&dirs[0], b"d0", &dirs[2], b"below").await, Err(NfsStat3::INVAL));
                 // Links count wherever they are.
                 let (f, _) = root.lookup(&dirs[3], b"f0").await.unwrap();
-                for i in 0..4 {
-                    root.link(&f, &dirs[i], format!("hard{i}").as_bytes()).await.unwrap();
+                for (i, dir) in dirs.iter().enumerate().take(4) {
+                    root.link(&f, dir, format!("hard{i}").as_bytes()).await.unwrap();
                 }
                 assert_eq!(root.getattr(&f).await.unwrap().nlink, 5);
                 root.rename(&dirs[0], b"hard0", &dirs[1], b"hard1").await.unwrap();
@@ -64,8 +64,8 @@ fn a_tree_is_made_listed_renamed_and_removed() {
                 );
                 root.rename(&dirs[0], b"hard0", &dirs[1], b"f1").await.unwrap();
                 assert_eq!(root.getattr(&f).await.unwrap().nlink, 5);
-                for i in 1..4 {
-                    root.remove(&dirs[i], format!("hard{i}").as_bytes()).await.unwrap();
+                for (i, dir) in dirs.iter().enumerate().take(4).skip(1) {
+                    root.remove(dir, format!("hard{i}").as_bytes()).await.unwrap();
                 }
                 root.remove(&dirs[1], b"f1").await.unwrap();
                 assert_eq!(root.getattr(&f).await.unwrap().nlink, 1);

@@ -22,6 +22,9 @@ pub(crate) fn rename(
     if from.dir.volume != to.dir.volume {
         return Err(NfsStat3::XDEV.into());
     }
+    // Both first, so that a failure shows both.
+    view.attr(from.dir.file)?;
+    view.attr(to.dir.file)?;
     let (from_dir, to_dir) = (directory(view, from.dir.file)?, directory(view, to.dir.file)?);
     names::check(from.name)?;
     names::check(to.name)?;

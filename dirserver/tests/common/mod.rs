@@ -2,9 +2,12 @@
 //! µproxy does.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod check;
 pub mod client;
 pub mod cluster;
 pub mod fake;
+pub mod model;
+pub mod rng;
 
 pub use client::Client;
 pub use cluster::Cluster;

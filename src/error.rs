@@ -74,6 +74,15 @@ pub enum Error {
     /// The system gives no random numbers.
     #[error("the system gives no random numbers: {0}")]
     Random(#[from] getrandom::Error),
+    /// The ensemble could not be checked.
+    #[error(transparent)]
+    Check(crate::admin::check::Error),
+    /// The check found something wrong.
+    #[error("the check found {problems} problem(s)")]
+    Unclean {
+        /// How many.
+        problems: u64,
+    },
     /// Something did not answer.
     #[error("{0}")]
     Unhealthy(String),
@@ -102,7 +111,7 @@ impl Error {
     /// The process's exit code: 2 for what the one who started it can set right, 1 for what failed by itself.
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Ended(_) | Self::Unhealthy(_) | Self::Random(_) => 1,
+            Self::Ended(_) | Self::Unclean { .. } | Self::Unhealthy(_) | Self::Random(_) => 1,
             _ => 2,
         }
     }

@@ -1,7 +1,9 @@
 //! The program `slice`: all roles, together or alone. `slice --help` says what there is.
 #![forbid(unsafe_code)]
 
+mod admin;
 mod agent;
+mod checking;
 mod cli;
 mod error;
 mod health;
@@ -19,6 +21,7 @@ mod targets;
 mod up;
 
 use clap::Parser;
+use cli::admin::AdminCommand;
 use cli::config_file::Section;
 use cli::{Cli, Command};
 use error::{Error, Result};
@@ -57,6 +60,9 @@ fn run(command: Command) -> Result<()> {
             on_main_thread(roles::coordinator::run(args))
         }
         Command::Status(args) => on_main_thread(status::run(args)),
+        Command::Admin(args) => match args.command {
+            AdminCommand::Check(args) => on_main_thread(checking::run(args)),
+        },
         Command::Health(args) => on_main_thread(health::run(args)),
     }
 }

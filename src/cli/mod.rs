@@ -1,5 +1,6 @@
 //! The command line.
 
+pub mod admin;
 pub mod config_file;
 pub mod exports;
 pub mod role;
@@ -34,6 +35,8 @@ pub enum Command {
     Coordinator(Box<role::CoordinatorArgs>),
     /// Shows the ensemble: servers, sites, epochs, operations, space
     Status(crate::status::StatusArgs),
+    /// Looks after a whole ensemble
+    Admin(admin::AdminArgs),
     /// Asks whether a server answers; exit code 0 if it does
     Health(crate::health::HealthArgs),
 }

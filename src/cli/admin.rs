@@ -1,0 +1,38 @@
+//! Arguments of `slice admin`.
+
+use super::role::ReachArgs;
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+/// Arguments of `slice admin`.
+#[derive(Debug, Clone, Args)]
+pub struct AdminArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: AdminCommand,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Subcommand)]
+pub enum AdminCommand {
+    /// Checks that all servers tell the same story: names, attributes, link counts, sizes, bytes. Exit code 0 if they
+    /// do, 1 if not, 2 if it could not be found out
+    Check(CheckArgs),
+}
+
+/// Arguments of `slice admin check`.
+#[derive(Debug, Clone, Args)]
+pub struct CheckArgs {
+    /// Directory of a running `slice up`
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// The coordinator.
+    #[command(flatten)]
+    pub reach: ReachArgs,
+    /// Seconds that the ensemble may take to settle: until nothing is owed, held or intended
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub settle: u32,
+    /// Prints JSON
+    #[arg(long)]
+    pub json: bool,
+}

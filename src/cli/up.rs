@@ -25,7 +25,7 @@ pub struct FormatArgs {
     #[arg(long, value_name = "N", value_parser = values::servers)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blockstores: Option<usize>,
-    /// How names are spread over directory servers: partition (all at one), mkdir[:AFFINITY] (a new directory stays
+    /// How names are spread over directory servers: partition (all at one), mkdir or mkdir:AFFINITY (a new directory stays
     /// with its parent with that probability), hash (each name on its own); fixed at format [default: mkdir:0.8]
     #[arg(long, value_name = "POLICY")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -20,4 +20,6 @@ mod tests;
 
 pub use collect::{Options, run};
 pub use error::Error;
-pub use problem::{Problem, Report};
+#[cfg(test)]
+use problem::Problem;
+pub use problem::Report;

@@ -44,12 +44,12 @@ impl Clock for TestClock {
 }
 
 pub struct Rig {
-    pub dir: tempfile::TempDir,
+    pub dir: Arc<tempfile::TempDir>,
     pub clock: Arc<TestClock>,
     pub tables: Tables,
     pub sender: TablesSender,
     tuning: Tuning,
-    server: Option<SmallFileStore>,
+    server: Option<Arc<SmallFileStore>>,
     pub table: TableEpoch,
     xid: u32,
 }
@@ -87,7 +87,7 @@ pub fn handle_bytes(file: FileId) -> [u8; 48] {
 
 impl Rig {
     pub async fn new(tuning: Tuning) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Arc::new(tempfile::tempdir().unwrap());
         SmallFileStore::format(&config(dir.path())).unwrap();
         let (sender, tables) = tables();
         sender.publish(routing(1));
@@ -110,11 +110,25 @@ impl Rig {
 
     pub fn start(&mut self) {
         assert!(self.server.is_none());
-        self.server = Some(self.try_open().unwrap());
+        self.server = Some(Arc::new(self.try_open().unwrap()));
     }
 
     pub fn server(&self) -> &SmallFileStore {
         self.server.as_ref().unwrap()
+    }
+
+    /// Another caller of the same server, for another thread.
+    pub fn twin(&self) -> Self {
+        Self {
+            dir: Arc::clone(&self.dir),
+            clock: Arc::clone(&self.clock),
+            tables: self.tables.clone(),
+            sender: self.sender.clone(),
+            tuning: self.tuning,
+            server: self.server.clone(),
+            table: self.table,
+            xid: 0,
+        }
     }
 
     /// As a killed process: what is in memory alone is gone.

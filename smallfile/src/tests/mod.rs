@@ -2,5 +2,7 @@
 
 mod failure;
 mod harness;
+mod measure;
 mod model;
 mod procedures;
+mod threads;

@@ -42,6 +42,7 @@ pub struct Cluster {
     pub doors: Vec<Door>,
     pub fake: Arc<Fake>,
     fakes: Workers,
+    data: Vec<(ServerId, std::net::SocketAddr)>,
     pub cache_bytes: u64,
 }
 
@@ -93,11 +94,12 @@ impl Cluster {
         let directory = Directory::new(Some(me(Role::Proxy, ME)));
         let directories: Vec<_> =
             (0..n as u64).map(|i| Directory::new(Some(me(Role::Dir, ServerId(1 + i))))).collect();
+        let mut data = Vec::new();
         for (id, role) in [(SMALL, Role::Small), (BLOCK, Role::Block), (COORDINATOR, Role::Coordinator)] {
             let service: Arc<dyn Service> = Arc::clone(&fake) as _;
             let options = Options::peers(me(role, id));
             let listener = serve(&fakes, "127.0.0.1:0".parse().unwrap(), service, options).unwrap();
-            directories.iter().for_each(|d| d.set(id, Target::Socket(listener.local_addr())));
+            data.push((id, listener.local_addr()));
         }
         let mut c = Self {
             dir: tempfile::tempdir().unwrap(),
@@ -110,8 +112,10 @@ impl Cluster {
             doors: vec![Door::default(); n].iter().map(|_| Door::default()).collect(),
             fake,
             fakes,
+            data,
             cache_bytes,
         };
+        c.show_data();
         for i in 0..n {
             DirServer::format(&c.config(i)).unwrap();
             c.start(i).await;
@@ -121,6 +125,18 @@ impl Cluster {
             assert!(volumes.iter().all(|v| v.root.sequence() < FIRST_SEQUENCE));
         }
         c
+    }
+
+    /// Data servers and coordinator cannot be reached.
+    pub fn hide_data(&self) {
+        self.directories.iter().for_each(|d| self.data.iter().for_each(|(id, _)| d.remove(*id)));
+    }
+
+    /// They can be reached again.
+    pub fn show_data(&self) {
+        for d in &self.directories {
+            self.data.iter().for_each(|(id, addr)| d.set(*id, Target::Socket(*addr)));
+        }
     }
 
     fn config(&self, i: usize) -> DirConfig {

@@ -1,34 +1,68 @@
 //! The fast path: the client's own record to the server that owns the site, and the reply back, by a token: no future,
 //! no task, no allocation per request. What does not go well the first time goes on in a future (I4).
 
-use crate::front::{Front, Job};
+use crate::front::{Front, Job, target_file};
+use crate::read::role_of;
 use crate::reply::settle;
+use crate::single::Sent;
 use crate::upstream::Fault;
 use bytes::BytesMut;
 use slice_proto::ids::{Epoch, Role, Site, TableEpoch};
+use slice_proto::placement::Part;
 use slice_proto::trailer::{CALL_TRAILER_LEN, CallTrailer};
 use slice_rpc::{CallError, Connection, Handled, Message, ReplySink};
-use std::rc::Weak;
+use std::rc::{Rc, Weak};
+
+/// Where a forwarded call went, and what its reply needs.
+#[derive(Debug, Clone, Copy)]
+pub enum Way {
+    /// To the directory server of this site.
+    Dir(Site),
+    /// A READ of one part.
+    Read(Part),
+    /// A WRITE of one part.
+    Write(Sent),
+}
+
+impl Way {
+    const fn site(&self) -> (Role, Site) {
+        match self {
+            Self::Dir(site) => (Role::Dir, *site),
+            Self::Read(part) => role_of(part.site),
+            Self::Write(sent) => role_of(sent.site()),
+        }
+    }
+}
 
 /// A forwarded call that is unanswered.
 pub struct Forwarded {
     connection: Connection,
-    site: Site,
+    way: Way,
     /// Its record is kept: it may have to go elsewhere. It pins the read chunk that it was cut from, no more.
     job: Job,
 }
 
 impl Front {
-    /// Forwards a call to the directory server of `site`. The answer goes to `connection`, or into a future where there
-    /// is none.
-    pub(crate) fn forward(&self, site: Site, job: Job, connection: Option<&Connection>) -> Handled {
+    /// Forwards a call to the server of a site, under a file epoch where that is a data server. The answer goes to
+    /// `connection`, or (directory servers only) into a future where there is none.
+    pub(crate) fn forward(
+        &self,
+        way: Way,
+        job: Job,
+        connection: Option<&Connection>,
+        epoch: Epoch,
+    ) -> Handled {
         let Some(connection) = connection else {
             let Some(front) = self.rc() else { return Handled::Close };
-            return Handled::Later(Box::pin(async move { front.forward_slowly(site, job, None).await }));
+            return Handled::Later(Box::pin(async move { front.do_again(way, job, None).await }));
         };
-        let (epoch, owner) = self.owner(Role::Dir, site);
-        let message = self.forwarded_record(&job, epoch);
-        let forwarded = Forwarded { connection: connection.clone(), site, job };
+        let (role, site) = way.site();
+        let (table, owner) = self.owner(role, site);
+        let message = match way {
+            Way::Dir(_) => self.forwarded_record(&job, table),
+            Way::Read(_) | Way::Write(_) => self.forwarded_data(&job, table, epoch),
+        };
+        let forwarded = Forwarded { connection: connection.clone(), way, job };
         let channel = owner.ok_or(CallError::Gone).and_then(|server| self.channels.get(server));
         match channel {
             Ok(channel) => {
@@ -36,7 +70,7 @@ impl Front {
                 // A server in this process may answer before this returns: nothing is borrowed here.
                 channel.forward(message, token);
             }
-            Err(error) => self.go_on(forwarded, Fault::of(error, epoch)),
+            Err(error) => self.go_on(forwarded, Fault::of(error, table)),
         }
         Handled::Detached
     }
@@ -61,28 +95,52 @@ impl Front {
     fn answered(&self, token: u64, reply: Result<Message, CallError>) {
         // A token is a key that we gave.
         let Some(forwarded) = self.forwarded.borrow_mut().try_remove(token as usize) else { return };
-        let fault = match reply {
-            Ok(mut reply) => {
-                let job = &forwarded.job;
-                let verdict = settle(&mut self.soft.borrow_mut(), job.proc, job.xid, &mut reply, self);
-                match Fault::of_verdict(verdict) {
-                    None => return forwarded.connection.answer(&mut reply),
-                    Some(fault) => fault,
-                }
+        let Forwarded { connection, way, job } = &forwarded;
+        let mut reply = match reply {
+            Ok(reply) => reply,
+            Err(error) => {
+                let used = self.with_table(|t| t.epoch);
+                return self.go_on(forwarded, Fault::of(error, used));
             }
-            Err(error) => Fault::of(error, self.table().epoch),
         };
-        self.go_on(forwarded, fault);
+        let finished = match way {
+            Way::Dir(_) => {
+                let verdict = settle(&mut self.soft.borrow_mut(), job.proc, job.xid, &mut reply, self);
+                Fault::of_verdict(verdict).map_or(Ok(()), Err)
+            }
+            Way::Read(part) => self.finish_read(job, *part, &mut reply),
+            Way::Write(sent) => {
+                self.finish_write(job, sent, std::mem::take(&mut reply)).map(|done| reply = done)
+            }
+        };
+        match finished {
+            Ok(()) => connection.answer(&mut reply),
+            Err(fault) => self.go_on(forwarded, fault),
+        }
     }
 
     /// Goes on with a call that was not answered well, in a task of its own.
     fn go_on(&self, forwarded: Forwarded, fault: Fault) {
         let Some(front) = self.rc() else { return forwarded.connection.forget() };
-        let Forwarded { connection, site, job } = forwarded;
+        let Forwarded { connection, way, job } = forwarded;
         tokio::task::spawn_local(async move {
-            let reply = front.forward_slowly(site, job, Some(fault)).await;
+            let reply = front.do_again(way, job, Some(fault)).await;
             connection.reply(reply);
         });
+    }
+
+    async fn do_again(self: Rc<Self>, way: Way, job: Job, fault: Option<Fault>) -> Message {
+        if fault == Some(Fault::Fenced)
+            && let Some(file) = target_file(&job.target)
+        {
+            self.soft.borrow_mut().update(file.file, |state| state.expire());
+        }
+        match way {
+            Way::Dir(site) => self.forward_slowly(site, job, fault).await,
+            // They find out for themselves what was in the way.
+            Way::Read(_) => self.read(job).await,
+            Way::Write(_) => self.write(job).await,
+        }
     }
 
     /// Forwards a call until it is answered by the right server. `fault` is what became of the first try.

@@ -10,6 +10,7 @@
 //!    │                no future, no task: the reply finds its way by the token
 //!    ├─ Setattr ────▶ what is not pushed of the file first, then as Forward         setattr.rs
 //!    ├─ Merge ──────▶ every directory server ─▶ one listing                         readdir.rs    listing.rs pure
+//!    ├─ one part ───▶ as Forward, to its data server                                single.rs
 //!    ├─ Read ───────▶ parts side by side ─▶ holes, ends ─▶ one reply                read.rs       merge.rs pure
 //!    ├─ Write ──────▶ permission, reach ─▶ parts, EXTEND, PUSH side by side         write.rs      merge.rs pure
 //!    └─ Commit ─────▶ data servers with uncommitted bytes, PUSH beside              commit.rs     verifier.rs pure
@@ -23,7 +24,7 @@
 
 use crate::classify::{Call, Target, What, classify, mutates};
 use crate::config::Rule;
-use crate::forward::Forwarded;
+use crate::forward::{Forwarded, Way};
 use crate::local;
 use crate::portmapper::Asked;
 use crate::reply::{Now, put_failure};
@@ -33,11 +34,11 @@ use crate::soft::Soft;
 use crate::squash::squash;
 use crate::stats::Ops;
 use crate::verifier::{Seen, owner_changed};
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::future::LocalBoxFuture;
 use slab::Slab;
 use slice_proto::handle::{Handle, KeyRing};
-use slice_proto::ids::{Role, ServerId, Xid};
+use slice_proto::ids::{Epoch, Role, ServerId, TableEpoch, Xid};
 use slice_proto::nfs3::{NfsStat3, Proc3, Verifier, access};
 use slice_proto::rpc_msg::{Cred, ReplyStatus, auth_flavor, auth_stat, encode_reply, encode_success};
 use slice_proto::table::RoutingTable;
@@ -70,7 +71,7 @@ pub(crate) struct Job {
     /// What it is about.
     pub target: Target,
     /// The client's record, its credential squashed.
-    pub record: BytesMut,
+    pub record: Bytes,
 }
 
 /// One thread's µproxy; see the head of this file.
@@ -300,25 +301,36 @@ impl Front {
             return Handled::Close;
         };
         debug_assert!(!(rule.read_only && mutates(proc)));
-        let job = Job { xid, proc, client: client.into(), cred, target, record: std::mem::take(record) };
+        let job =
+            Job { xid, proc, client: client.into(), cred, target, record: std::mem::take(record).freeze() };
         self.execute(plan, job, connection)
     }
 
     fn execute(&self, plan: Plan, job: Job, connection: Option<&Connection>) -> Handled {
         let Some(front) = self.rc() else { return Handled::Close };
         let later: LocalBoxFuture<'static, Message> = match plan {
-            Plan::Forward(site) => return self.forward(site, job, connection),
+            Plan::Forward(site) => return self.forward(Way::Dir(site), job, connection, Epoch(0)),
             Plan::Setattr(site) => {
                 let dirty = target_file(&job.target)
                     .is_some_and(|f| self.soft.borrow().get(f.file).is_some_and(|s| s.is_dirty()));
                 if !dirty {
-                    return self.forward(site, job, connection);
+                    return self.forward(Way::Dir(site), job, connection, Epoch(0));
                 }
                 Box::pin(front.setattr(site, job))
             }
             Plan::ReaddirMerge(site) => Box::pin(front.readdir(site, job)),
-            Plan::Read => Box::pin(front.read(job)),
-            Plan::Write => Box::pin(front.write(job)),
+            Plan::Read => match self.single_read(&job) {
+                Some((way, epoch)) if connection.is_some() => {
+                    return self.forward(way, job, connection, epoch);
+                }
+                _ => Box::pin(front.read(job)),
+            },
+            Plan::Write => match self.single_write(&job) {
+                Some((way, epoch)) if connection.is_some() => {
+                    return self.forward(way, job, connection, epoch);
+                }
+                _ => Box::pin(front.write(job)),
+            },
             Plan::Commit => Box::pin(front.commit(job)),
             Plan::Local | Plan::Refuse(_) => return Handled::Close,
         };
@@ -331,7 +343,7 @@ impl Front {
         let Some(front) = self.rc() else { return Handled::Close };
         let (peer, connection) = (peer.clone(), connection.cloned());
         Handled::Later(Box::pin(async move {
-            front.newer_table(slice_proto::ids::TableEpoch(0), slice_proto::ids::TableEpoch(1)).await;
+            front.newer_table(TableEpoch(0), TableEpoch(1)).await;
             front.again(&peer, connection, record).await
         }))
     }

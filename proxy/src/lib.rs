@@ -8,6 +8,7 @@
 //! | [`squash`] | credentials, rewritten in place |
 //! | `forward`, [`reply`] | the fast path by token, and the way of replies back |
 //! | `upstream` | calls from futures, routed until the right server answers |
+//! | `single` | READ and WRITE of one part, by token |
 //! | `read`, `write`, `commit`, `setattr`, `readdir`, `mount` | what takes more than a forward |
 //! | [`merge`], [`listing`] | parts become one answer: pure |
 //! | `attrs`, `pushes` | what home sites are asked and told |
@@ -39,6 +40,7 @@ pub mod reply;
 pub mod route;
 mod setattr;
 mod shared;
+mod single;
 pub mod soft;
 pub mod squash;
 mod stats;

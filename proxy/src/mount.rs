@@ -116,7 +116,7 @@ impl Front {
             client: peer.addr.ip().into(),
             cred: Cred::ROOT,
             target: Target::Nothing,
-            record: BytesMut::new(),
+            record: Bytes::new(),
         };
         for name in found.rest {
             at = self.lookup(&job, &at, name).await?;

@@ -89,8 +89,11 @@ impl Front {
     ) -> Result<Vec<ReadPart>, NfsStat3> {
         // 0, unknown, is allowed: reads are not fenced.
         let epoch = self.soft.borrow().get(file).and_then(|state| state.epoch()).unwrap_or_default();
-        let parts = placement::split(file, offset, count).map(|part| self.read_part(job, fh, part, epoch));
-        join_all(parts).await.into_iter().collect()
+        let parts: Vec<Part> = placement::split(file, offset, count).collect();
+        join_all(parts.into_iter().map(|part| self.read_part(job, fh, part, epoch)))
+            .await
+            .into_iter()
+            .collect()
     }
 
     /// Asks for one part. A server's own status is part of the result, anything else an error.

@@ -236,6 +236,15 @@ impl Front {
 /// # Errors
 /// A [`Fault`] for anything but a result with a status of NFSv3.
 pub(crate) fn nfs_reply(mut message: Message) -> Result<Parts, Fault> {
+    let body_at = cut_trailer(&mut message)?;
+    Ok(Parts { body_at, message })
+}
+
+/// As [`nfs_reply`], in place; returns where the result begins in the head.
+///
+/// # Errors
+/// A [`Fault`] for anything but a result with a status of NFSv3.
+pub(crate) fn cut_trailer(message: &mut Message) -> Result<usize, Fault> {
     let broken = || {
         tracing::error!("a data server's reply has no result trailer, or is none");
         Fault::Failed(NfsStat3::SERVERFAULT)
@@ -245,19 +254,15 @@ pub(crate) fn nfs_reply(mut message: Message) -> Result<Parts, Fault> {
         return Err(Fault::Failed(NfsStat3::SERVERFAULT));
     }
     // Data servers' trailers have no stamps; they stand wherever the message ends.
-    let last: &mut BytesMut = if !message.tail.is_empty() {
-        &mut message.tail
-    } else if message.body.is_empty() {
-        &mut message.head
-    } else {
-        message = Message::from(message.into_record());
-        &mut message.head
-    };
+    if message.tail.is_empty() && !message.body.is_empty() {
+        *message = Message::from(std::mem::take(message).into_record());
+    }
+    let last: &mut BytesMut = if message.tail.is_empty() { &mut message.head } else { &mut message.tail };
     let (len, table) =
         ResultTrailer::split(last).map(|(front, t)| (front.len(), t.table)).map_err(|_| broken())?;
     last.truncate(len);
     match Fault::of_verdict(verdict(&message.head, header.body_at, table)) {
-        None => Ok(Parts { body_at: header.body_at, message }),
+        None => Ok(header.body_at),
         Some(fault) => Err(fault),
     }
 }

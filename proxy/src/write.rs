@@ -51,7 +51,7 @@ impl Front {
         let Target::Write { file, handle, offset, stable, data } = &job.target else {
             return self.fail(job.xid, job.proc, NfsStat3::SERVERFAULT);
         };
-        let record = std::mem::take(&mut job.record).freeze();
+        let record = std::mem::take(&mut job.record);
         let write = Write {
             file: file.file,
             fh: record.get(handle.clone()).unwrap_or_default(),
@@ -89,7 +89,10 @@ impl Front {
             let Some((epoch, reach)) =
                 self.soft.borrow().get(write.file).and_then(|s| Some((s.epoch()?, s.reach())))
             else {
-                continue; // evicted between two lines: impossible but harmless
+                // What came was older than what is known: the home site is behind its data sites.
+                fence.pause().await?;
+                self.getattr(job, write.file, write.fh).await?;
+                continue;
             };
             if end > reach {
                 // It may be refused because the epoch is old: as with a fence, then.
@@ -126,8 +129,8 @@ impl Front {
         };
         let wrote = Wrote { epoch, end, time_ns, clear_set_ids };
         // data is at most MAX_DATA long.
-        let parts = placement::split(file, write.offset, write.data.len() as u32);
-        let parts = join_all(parts.map(|part| self.write_part(job, write, part, epoch)));
+        let parts: Vec<Part> = placement::split(file, write.offset, write.data.len() as u32).collect();
+        let parts = join_all(parts.into_iter().map(|part| self.write_part(job, write, part, epoch)));
         let extend = async {
             let told = self.soft.borrow().get(file).map_or(Beyond::Untold, |s| s.beyond(self.small_life()));
             let enough = if stable { Beyond::Durable } else { Beyond::Told };
@@ -158,8 +161,11 @@ impl Front {
         }
         let (count, committed) = write_merge(&results)?;
         let pushed = pushed?;
-        self.note_written(Wrote { end: write.offset + u64::from(count), ..wrote }, file, pushed.as_ref())
-            .await?;
+        let wrote = Wrote { end: write.offset + u64::from(count), ..wrote };
+        if self.note_written(wrote, file, pushed.as_ref()) {
+            // What may not be evicted must stay bounded: this writer waits for its push.
+            self.push(file, None).await?;
+        }
         Ok(Tried::Written(count, committed))
     }
 
@@ -190,7 +196,7 @@ impl Front {
     }
 
     /// Notes the data sites that a COMMIT must reach.
-    fn note_uncommitted(&self, file: FileId, parts: &[WritePart]) {
+    pub(crate) fn note_uncommitted(&self, file: FileId, parts: &[WritePart]) {
         self.soft.borrow_mut().upsert(file, |state| {
             for p in parts {
                 if matches!(p.got, Ok((_, StableHow::Unstable))) {
@@ -200,28 +206,24 @@ impl Front {
         });
     }
 
-    /// Notes growth and time, and sees to it that they are pushed.
-    async fn note_written(&self, wrote: Wrote, file: FileId, pushed: Option<&Push>) -> Result<(), NfsStat3> {
-        let now = self.at();
+    /// Notes growth and time, and sees to it that they are pushed. True if too many files are to be pushed already.
+    pub(crate) fn note_written(&self, wrote: Wrote, file: FileId, pushed: Option<&Push>) -> bool {
         let (full, first) = {
             let mut soft = self.soft.borrow_mut();
-            let dirty = soft.upsert(file, |state| {
+            let (dirty, queued) = soft.upsert(file, |state| {
                 state.wrote(wrote, pushed);
-                state.is_dirty()
+                (state.is_dirty(), state.queued)
             });
-            if dirty { (soft.is_full(), soft.dirtied(file, now)) } else { (false, false) }
+            let first = dirty && !queued && soft.dirtied(file, self.at());
+            (dirty && soft.is_full(), first)
         };
         if first {
             self.start_pushing();
         }
-        if full {
-            // What may not be evicted must stay bounded: this writer waits for its push.
-            self.push(file, None).await?;
-        }
-        Ok(())
+        full
     }
 
-    fn write_reply(
+    pub(crate) fn write_reply(
         &self,
         job: &Job,
         after: Option<Fattr3>,
@@ -239,9 +241,9 @@ impl Front {
 }
 
 /// What a data server answered to a WRITE.
-type Written = Result<(u32, StableHow, Verifier), NfsStat3>;
+pub(crate) type Written = Result<(u32, StableHow, Verifier), NfsStat3>;
 
-fn write_result(reply: Message) -> Result<Written, Fault> {
+pub(crate) fn write_result(reply: Message) -> Result<Written, Fault> {
     let parts = nfs_reply(reply)?;
     match WriteRes::decode(&mut Reader::at(&parts.message.head, parts.body_at)) {
         Ok(res) => Ok(res.into_result().map(|ok| (ok.count, ok.committed, ok.verf))),

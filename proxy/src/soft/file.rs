@@ -38,6 +38,8 @@ pub enum Beyond {
 pub struct FileState {
     /// Attributes as the home site last said, and when.
     attr: Option<(Fattr3, Instant)>,
+    /// A data server knew better: they must be fetched before they are used again.
+    expired: bool,
     epoch: Epoch,
     seq: AttrSeq,
     reach: u64,
@@ -118,7 +120,13 @@ impl FileState {
             || self.attr.is_some_and(|(known, _)| attr.ctime < known.ctime);
         if !stale {
             self.attr = Some((*attr, now));
+            self.expired = false;
         }
+    }
+
+    /// A data server knows a newer epoch: what is known here is not to be used.
+    pub const fn expire(&mut self) {
+        self.expired = true;
     }
 
     fn absorb_stamp(&mut self, stamp: Stamp) {
@@ -143,7 +151,7 @@ impl FileState {
     #[must_use]
     pub fn fresh(&self, now: Instant) -> Option<Fattr3> {
         let (attr, at) = self.attr?;
-        (now.saturating_duration_since(at) <= FRESH).then(|| self.patched(attr, self.epoch, self.seq))
+        (!self.expired && now.saturating_duration_since(at) <= FRESH).then(|| self.patched(attr, self.epoch, self.seq))
     }
 
     /// Attributes with what was written here taken in. `epoch` and `seq` are those of their stamp.

@@ -214,6 +214,12 @@ impl Reply {
         }
     }
 
+    /// The results, not decoded.
+    #[must_use]
+    pub fn results(&self) -> Bytes {
+        self.record.slice(self.body_at.min(self.record.len())..)
+    }
+
     /// The bytes of the whole record that `part` borrows, shared instead of copied.
     #[must_use]
     pub fn share(&self, part: &[u8]) -> Bytes {

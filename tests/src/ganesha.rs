@@ -63,6 +63,11 @@ impl Ganesha {
         self.process = None;
     }
 
+    /// Where it listens on the loopback, for NFS and for MOUNT, and its export: for clients without a kernel.
+    pub fn raw(&self) -> (u16, u16, String) {
+        (self.port, self.mount_port, text(&self.folder.path().join("export")))
+    }
+
     /// How a guest mounts it.
     pub fn mount(&self) -> Mount {
         Mount::new(self.port)

@@ -265,7 +265,7 @@ impl Front {
         }
         let client = peer.addr.ip();
         if self.table.borrow().epoch.0 == 0 {
-            return self.wait_for_a_table(peer, connection, std::mem::take(record));
+            return self.wait_for_a_table(peer, std::mem::take(record));
         }
         let What::Nfs(_, target) = &call.what else { return Handled::Close };
         let mut rule = None;
@@ -338,29 +338,25 @@ impl Front {
     }
 
     /// Before the first table nothing can be routed, and nothing may be refused: a handle of a µproxy that restarts is
-    /// not stale.
-    fn wait_for_a_table(&self, peer: &Peer, connection: Option<&Connection>, record: BytesMut) -> Handled {
+    /// not stale. The call is handled again once there is a table; without its connection, so that no reply is detached.
+    fn wait_for_a_table(&self, peer: &Peer, record: BytesMut) -> Handled {
         let Some(front) = self.rc() else { return Handled::Close };
-        let (peer, connection) = (peer.clone(), connection.cloned());
+        let peer = peer.clone();
         Handled::Later(Box::pin(async move {
-            front.newer_table(TableEpoch(0), TableEpoch(1)).await;
-            front.again(&peer, connection, record).await
+            front.first_table().await;
+            let mut reply = Message::default();
+            match front.handle(&peer, None, record, &mut reply) {
+                Handled::Done => reply,
+                Handled::Later(later) => later.await,
+                Handled::Detached | Handled::Close => Message::default(),
+            }
         }))
     }
 
-    /// Handles a record again, in a future: what a connection would be told directly is the future's result.
-    async fn again(
-        self: Rc<Self>,
-        peer: &Peer,
-        _connection: Option<Connection>,
-        record: BytesMut,
-    ) -> Message {
-        let mut reply = Message::default();
-        match self.handle(peer, None, record, &mut reply) {
-            Handled::Done => reply,
-            Handled::Later(later) => later.await,
-            // Without a connection nothing is detached; a call that was classified once is not closed on.
-            Handled::Detached | Handled::Close => Message::default(),
+    /// Waits until there is a routing table.
+    pub(crate) async fn first_table(&self) {
+        while self.with_table(|t| t.epoch == TableEpoch(0)) {
+            self.newer_table(TableEpoch(0), TableEpoch(1)).await;
         }
     }
 }

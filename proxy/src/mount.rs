@@ -102,9 +102,7 @@ impl Front {
     }
 
     async fn try_mnt(&self, mnt: &Mnt, peer: &Peer) -> Result<HandleBytes, MountStat> {
-        if self.table().epoch.0 == 0 {
-            self.newer_table(slice_proto::ids::TableEpoch(0), slice_proto::ids::TableEpoch(1)).await;
-        }
+        self.first_table().await;
         let table = self.table();
         let found = resolve(&table, &mnt.path).ok_or(MountStat::NOENT)?;
         self.rule(found.volume.id.0, peer.addr.ip()).ok_or(MountStat::ACCES)?;

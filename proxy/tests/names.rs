@@ -109,7 +109,8 @@ fn before_the_first_table_a_handle_is_not_stale() {
         let client = Client::new(front.addr, 500);
         let tables = world.tables.clone();
         let publish = async move {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            // Longer than one wait for a table.
+            tokio::time::sleep(Duration::from_millis(600)).await;
             tables.publish(table(1, MKDIR));
         };
         let (attr, ()) = tokio::join!(client.getattr(&fh), publish);

@@ -151,7 +151,8 @@ impl FileState {
     #[must_use]
     pub fn fresh(&self, now: Instant) -> Option<Fattr3> {
         let (attr, at) = self.attr?;
-        (!self.expired && now.saturating_duration_since(at) <= FRESH).then(|| self.patched(attr, self.epoch, self.seq))
+        (!self.expired && now.saturating_duration_since(at) <= FRESH)
+            .then(|| self.patched(attr, self.epoch, self.seq))
     }
 
     /// Attributes with what was written here taken in. `epoch` and `seq` are those of their stamp.

@@ -64,7 +64,9 @@ impl Front {
         let Target::Write { file, offset, stable: StableHow::Unstable, data, .. } = &job.target else {
             return None;
         };
-        let part = only_part(file, *offset, data.len() as u64)?;
+        // A record that has more data than it counts is not sent on as it is.
+        let counted = Reader::at(&job.record, data.start.checked_sub(4)?).u32().ok()?;
+        let part = only_part(file, *offset, data.len() as u64).filter(|part| part.len == counted)?;
         let end = part.offset + u64::from(part.len);
         let soft = self.soft.borrow();
         let state = soft.get(file.file).filter(|s| s.reach() >= end)?;

@@ -28,6 +28,8 @@ pub(crate) mod setattr;
 pub(crate) mod symlink;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 use crate::error::Error;
 use crate::records::AttrRec;

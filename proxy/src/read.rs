@@ -1,7 +1,9 @@
 //! READ (RFC 1813 section 3.3.6): parts side by side, merged as one server would answer (DESIGN §7).
 //!
-//! Attributes are in the reply only where they were fetched after the READ arrived: those of another client's write
-//! between would else be hidden from this client's cache (DESIGN §8).
+//! A reply never carries attributes, though some are known: a Linux client takes the length of the first READ reply's head
+//! on a mount for that of all (`read_hdrsize`), and fails with EIO any later one that is longer. Most replies can have
+//! none: those that were not fetched after the READ arrived would hide another client's write from this client's cache
+//! (DESIGN §8).
 
 use crate::classify::Target;
 use crate::front::{Front, Job};
@@ -12,7 +14,7 @@ use bytes::Bytes;
 use futures_util::future::{join, join_all};
 use slice_proto::ids::{Epoch, Role, Site};
 use slice_proto::nfs3::{FType3, Fattr3, MAX_DATA, NfsStat3, Proc3, ReadArgs, ReadOkHead};
-use slice_proto::placement::{self, DataSite, MAX_FILE_SIZE, Part};
+use slice_proto::placement::{self, DataSite, MAX_FILE_SIZE, Part, THRESHOLD};
 use slice_proto::rpc_msg::encode_success;
 use slice_proto::xdr::{Reader, padding};
 use slice_rpc::Message;
@@ -49,13 +51,13 @@ impl Front {
         if let Some(attr) = &known {
             permission::check(attr, &job.cred, Want::Read)?;
         }
-        let ask_home = async {
-            match &known {
-                // An empty range has no part that could tell of EOF.
-                Some(_) if count > 0 => Ok(None),
-                _ => self.getattr(job, file, fh).await.map(Some),
-            }
-        };
+        let asked = offset + count;
+        // EOF is told exactly. The small-file site knows it; what ends in a stripe unit is the file's end or not by the
+        // file's size, which within an epoch only grows.
+        let in_block = count > 0 && asked > THRESHOLD;
+        let goes_on = self.soft.borrow().get(file).is_some_and(|state| state.size_at_least() > asked);
+        let ask = known.is_none() || count == 0 || (in_block && !goes_on);
+        let ask_home = async { if ask { self.getattr(job, file, fh).await.map(Some) } else { Ok(None) } };
         // Permission is checked beside the parts: nothing is shown before it stands.
         // count is at most MAX_DATA, a u32.
         let (attr, parts) = join(ask_home, self.read_parts(job, fh, file, offset, count as u32)).await;
@@ -66,17 +68,19 @@ impl Front {
         let parts = parts?;
         let (len, eof) = match read_verdict(&parts) {
             ReadVerdict::Failed(status) => return Err(status),
-            ReadVerdict::Done { len, eof } if count > 0 => (len, eof),
+            ReadVerdict::Done { len, eof } if count > 0 => {
+                (len, eof || (in_block && attr.is_some_and(|a| a.size <= asked)))
+            }
             ReadVerdict::Done { .. } | ReadVerdict::NeedsEnd => {
                 let own = self.soft.borrow().get(file).map_or(0, |state| state.own_end());
-                if own < offset + count && attr.is_none() {
+                if own < asked && attr.is_none() {
                     attr = Some(self.getattr(job, file, fh).await?);
                 }
                 // The attributes have this µproxy's growth in them already.
                 read_extent(offset, count, attr.map_or(own, |a| a.size))
             }
         };
-        Ok(self.read_reply(job, attr, read_bytes(&parts, len), eof))
+        Ok(self.read_reply(job, read_bytes(&parts, len), eof))
     }
 
     async fn read_parts(
@@ -106,11 +110,11 @@ impl Front {
         Ok(ReadPart { part, got })
     }
 
-    fn read_reply(&self, job: &Job, attr: Option<Fattr3>, data: Bytes, eof: bool) -> Message {
+    fn read_reply(&self, job: &Job, data: Bytes, eof: bool) -> Message {
         let data_len = u32::try_from(data.len()).unwrap_or(u32::MAX);
         let head = self.make(|w| {
             encode_success(w, job.xid);
-            ReadOkHead { attr, eof, data_len }.encode_ok(w);
+            ReadOkHead { attr: None, eof, data_len }.encode_ok(w);
         });
         let pad = padding(data.len());
         let tail = if pad == 0 { Default::default() } else { self.make(|w| w.resize(pad, 0)) };

@@ -123,6 +123,11 @@ impl Node {
         self.tables.current()
     }
 
+    /// Whether a site is ours by the table.
+    pub(crate) fn owns(&self, table: &RoutingTable, site: Site) -> bool {
+        table.owner(Role::Block, site) == Some(self.server)
+    }
+
     /// Judges a call that was sent by table `sender` and is about `sites`.
     pub(crate) fn admission(&self, sender: TableEpoch, sites: impl IntoIterator<Item = Site>) -> Admission {
         let table = self.tables.current();
@@ -130,7 +135,7 @@ impl Node {
             return Admission::Wait;
         }
         for site in sites {
-            if table.owner(Role::Block, site) != Some(self.server) {
+            if !self.owns(&table, site) {
                 return Admission::No(PrivateStatus::WrongSite, table.epoch);
             }
             let stamp = self.stamped.get(usize::from(site.0));

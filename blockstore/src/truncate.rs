@@ -6,18 +6,30 @@ use crate::node::{Node, blocking};
 use crate::object::Object;
 use crate::record::{Record, object_key};
 use crate::reply::Refusal;
-use slice_proto::ids::Epoch;
+use slice_proto::ids::{Epoch, FileId, SITES_PER_ROLE};
 use slice_proto::peer::PrivateStatus;
 use slice_proto::peer::data::TruncateArgs;
-use slice_proto::placement::THRESHOLD;
+use slice_proto::placement::{STRIPE_UNIT, THRESHOLD, block_site};
 use slice_store::{Batch, Ticket};
 use std::sync::Arc;
+
+/// Where the last byte below `size` ends that this server can hold: what lies between stripe units of its own is other
+/// servers', and must not count as held.
+fn held_end(node: &Node, file: FileId, size: u64) -> u64 {
+    if size <= THRESHOLD {
+        return 0;
+    }
+    let table = node.table();
+    // Sites repeat after that many units.
+    let mut units = (0..=(size - 1) / STRIPE_UNIT).rev().take(SITES_PER_ROLE);
+    let held = units.find(|unit| node.owns(&table, block_site(file, unit * STRIPE_UNIT)));
+    held.map_or(0, |unit| size.min((unit + 1) * STRIPE_UNIT))
+}
 
 /// Cuts the object and makes that durable, then its record: in this order, because a durable record says that it was
 /// done. Answers with what the caller must wait for. Blocks.
 fn cut(node: &Node, object: &Object, epoch: Epoch, size: u64) -> Result<Ticket, Refusal> {
-    // Below the threshold no byte is ours.
-    let end = if size <= THRESHOLD { 0 } else { size };
+    let end = held_end(node, object.file, size);
     let bytes = {
         let mut state = object.state.write();
         match state.fence.change(epoch) {

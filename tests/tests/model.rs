@@ -36,7 +36,13 @@ fn settings(steps: usize) -> Settings {
     let steps = number("SLICE_MODEL_STEPS").map_or(steps, |s| s as usize);
     // Replays need it, whatever happens.
     println!("SLICE_MODEL_SEED={seed} SLICE_MODEL_STEPS={steps}");
-    Settings { seed, steps, fault_every: 25, reference: reference() }
+    Settings {
+        seed,
+        steps,
+        fault_every: 25,
+        reference: reference(),
+        sized_creates: number("SLICE_MODEL_SIZED").is_some(),
+    }
 }
 
 /// Runs a sequence against a port.

@@ -105,6 +105,15 @@ async fn check(ops: Vec<Op>) {
                 h.truncate(m.id(file), m.epoch, size).await.unwrap();
                 let size = if size <= THRESHOLD { 0 } else { size as usize };
                 m.bytes.truncate(size);
+                // Nothing between our stripe units is held.
+                let id = m.id(file);
+                while !m.bytes.is_empty() && !all_ours(&table, id, m.bytes.len() as u64 - 1, 1) {
+                    let unit = (m.bytes.len() - 1) & !((1 << 20) - 1);
+                    m.bytes.truncate(unit);
+                }
+                if m.bytes.len() <= THRESHOLD as usize {
+                    m.bytes.clear();
+                }
             }
             Op::Purge { file } => {
                 let m = models.entry(file).or_default();

@@ -250,7 +250,7 @@ impl Files<'_> {
                 self.problems.add(Problem::BytesBeyondReach { file, reach: attr.reach, end, server });
             }
             let owns = block_sites_under(file, end).any(|s| self.table.owner(Role::Block, s) == Some(server));
-            if !owns {
+            if !owns && o.used > 0 {
                 self.misplaced(file, Role::Block, server);
             }
         }

@@ -20,9 +20,19 @@ use std::collections::BTreeMap;
 pub(super) struct Before(Option<WccAttr>);
 
 impl Before {
+    /// Nothing is known.
+    pub(super) fn nothing() -> Self {
+        Self(None)
+    }
+
+    /// What is known.
+    pub(super) fn known(&self) -> Option<WccAttr> {
+        self.0
+    }
+
     /// What is known of a node now; nothing if it has changed since it was seen.
     pub(super) fn of(fs: &Fs, id: Id) -> Self {
-        let node = fs.node(id).filter(|n| n.moved == Moved::default());
+        let node = fs.node(id).filter(|n| n.moved == Moved::default() && !n.unpushed);
         Self(node.and_then(|n| n.seen).map(|a| a.wcc()))
     }
 }
@@ -220,18 +230,18 @@ pub fn check(fs: &mut Fs, cred: &Cred, op: &Op, reply: &Reply) -> Result<NfsStat
             }
         }
         Op::Commit(node) => {
-            let before = Before::of(fs, *node);
             let res: CommitRes = reply.decode()?;
             fits(res.status())?;
             match &res {
                 Res3::Ok(ok) => {
-                    see_wcc(fs, *node, &before, &ok.wcc)?;
+                    see_aside(fs, *node, &ok.wcc)?;
                     if let Some(n) = fs.node_mut(*node) {
+                        n.unpushed = false;
                         // Those with another verifier may be lost: who runs the sequence knows whether that can be.
                         n.uncommitted.retain(|u| u.verf != ok.verf);
                     }
                 }
-                Res3::Err(_, wcc) => see_wcc(fs, *node, &before, wcc)?,
+                Res3::Err(_, wcc) => see_aside(fs, *node, wcc)?,
             }
             Ok(res.status())
         }
@@ -240,6 +250,11 @@ pub fn check(fs: &mut Fs, cred: &Cred, op: &Op, reply: &Reply) -> Result<NfsStat
 
 pub(super) fn see(fs: &mut Fs, id: Id, attr: &PostOpAttr) -> Result<()> {
     attr.as_ref().map_or(Ok(()), |attr| fs.see(id, attr))
+}
+
+/// Of WRITE and COMMIT.
+fn see_aside(fs: &mut Fs, id: Id, wcc: &WccData) -> Result<()> {
+    wcc.after.as_ref().map_or(Ok(()), |attr| fs.see_aside(id, attr))
 }
 
 pub(super) fn see_wcc(fs: &mut Fs, id: Id, before: &Before, wcc: &WccData) -> Result<()> {
@@ -325,7 +340,11 @@ fn lookup(
     res: &LookupRes<'_>,
     fits: impl Fn(NfsStat3) -> Result<()>,
 ) -> Result<NfsStat3> {
-    fits(res.status())?;
+    if res.status() == NfsStat3::OK && fits(NfsStat3::OK).is_err() && fs.child(at.dir, &at.name).is_some() {
+        *fs.known.entry("LOOKUP succeeds without the right to search").or_default() += 1;
+    } else {
+        fits(res.status())?;
+    }
     match res {
         Res3::Ok(ok) => {
             see(fs, at.dir, &ok.dir_attr)?;
@@ -417,10 +436,9 @@ fn write(
     stable: StableHow,
     res: &WriteRes,
 ) -> Result<()> {
-    let before = Before::of(fs, id);
     let ok = match res {
         Res3::Ok(ok) => ok,
-        Res3::Err(_, wcc) => return see_wcc(fs, id, &before, wcc),
+        Res3::Err(_, wcc) => return see_aside(fs, id, wcc),
     };
     if ok.count as usize != data.len() {
         return differs(format!("{} bytes written of {}", ok.count, data.len()));
@@ -432,15 +450,18 @@ fn write(
         put_bytes(n, offset, data);
         n.changed();
         if data.is_empty() {
+            // Whether that is a change at all, servers see differently; and when it shows.
             (n.moved.mtime, n.moved.ctime) = (Time::Any, Time::Any);
             n.loose |= S_ISUID | S_ISGID;
+            return Ok(());
         }
         n.written_by(cred);
         if ok.committed == StableHow::Unstable {
             n.uncommitted.push(Uncommitted { offset, len: data.len() as u64, verf: ok.verf });
+            n.unpushed = true;
         }
     }
-    see_wcc(fs, id, &before, &ok.wcc)
+    see_aside(fs, id, &ok.wcc)
 }
 
 fn put_bytes(n: &mut Node, offset: u64, data: &[u8]) {

@@ -193,9 +193,9 @@ impl Generator {
         let guard = match self.rng.random_range(0..20) {
             0 => Guard::Wrong,
             // Only one whose ctime is known.
-            1..4 if fs
-                .node(node)
-                .is_some_and(|n| n.seen.is_some() && n.moved == super::fs::Moved::default()) =>
+            1..4 if fs.node(node).is_some_and(|n| {
+                n.seen.is_some() && !n.unpushed && n.moved == super::fs::Moved::default()
+            }) =>
             {
                 Guard::Right
             }

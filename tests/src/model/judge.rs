@@ -70,10 +70,11 @@ impl Judgement {
 
     /// A node that must be a regular file.
     fn file<'a>(&mut self, fs: &'a Fs, id: Id) -> Option<&'a Node> {
-        let node = self.node(fs, id)?;
-        self.add_if(node.is_dir(), &[NfsStat3::ISDIR]);
-        self.add_if(!matches!(node.kind, Kind::File(_)), &[NfsStat3::INVAL]);
-        Some(node)
+        // Of one that is gone the handle still tells the type.
+        let gone = fs.node(id)?;
+        self.add_if(gone.is_dir(), &[NfsStat3::ISDIR]);
+        self.add_if(!matches!(gone.kind, Kind::File(_)), &[NfsStat3::INVAL]);
+        self.node(fs, id)
     }
 
     /// A place where nothing may be.
@@ -128,19 +129,24 @@ pub fn judge(fs: &Fs, cred: &Cred, op: &Op) -> Judgement {
             j.add_if(node.is_some_and(|n| n.ftype() != FType3::Lnk), &[NfsStat3::INVAL]);
         }
         Op::Read { node, .. } => {
-            let node = j.file(fs, *node);
+            j.file(fs, *node);
+            // Attributes of one that is gone may still be known, and be asked first.
+            let node = fs.node(*node);
             let may = |n: &Node| n.owned(cred) || n.may(cred, 4) || n.may(cred, 1);
             j.add_if(node.is_some_and(|n| !may(n)), &[NfsStat3::ACCES]);
         }
         Op::Write { node, .. } => {
-            let node = j.file(fs, *node);
+            j.file(fs, *node);
+            let node = fs.node(*node);
             j.add_if(node.is_some_and(|n| !n.owned(cred) && !n.may(cred, 2)), &[NfsStat3::ACCES]);
         }
         Op::Commit(node) => {
-            let node = j.file(fs, *node);
-            if node.is_some_and(|n| !n.owned(cred) && !n.may(cred, 2)) {
+            j.file(fs, *node);
+            // With nothing to commit there is nobody to be asked whether the file is still there.
+            j.or_ok = fs.node(*node).is_some_and(|n| !n.alive() && n.bytes().is_some());
+            if fs.node(*node).is_some_and(|n| !n.owned(cred) && !n.may(cred, 2)) {
                 // Whether a COMMIT takes permission is the server's choice.
-                j.or_ok = j.errors.is_empty();
+                j.or_ok |= j.errors.is_empty();
                 j.add(&[NfsStat3::ACCES]);
             }
         }

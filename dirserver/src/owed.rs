@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// Purges under way at once: bounds what a mass removal has in flight.
 const MAX_PURGES: usize = 256;
@@ -35,6 +35,8 @@ pub(crate) struct Owed {
     /// Purges and resizes that are not done.
     open: AtomicUsize,
     interrupted: Mutex<Vec<Interrupted>>,
+    /// Set once all interrupted changes of size are finished: what their replies say is true then.
+    rolled: watch::Sender<bool>,
     completed: Mutex<Vec<IntentionId>>,
     bell: Notify,
 }
@@ -78,6 +80,7 @@ impl Owed {
         Ok(Self {
             open: AtomicUsize::new(purges.len() + interrupted.len()),
             purges: Mutex::new(purges),
+            rolled: watch::Sender::new(interrupted.is_empty()),
             interrupted: Mutex::new(interrupted),
             completed: Mutex::default(),
             bell,
@@ -88,9 +91,15 @@ impl Owed {
     pub(crate) fn lock_again(&self, state: &State) {
         for (file, _, op) in self.interrupted.lock().iter() {
             if let Some(mut site) = state.site(file.home()) {
-                site.locks.ask(attr_key(*file), *op, false);
+                site.locks.ask(attr_key(*file), *op, false, false);
             }
         }
+    }
+
+    /// Waits until all changes of size that earlier lives began are finished.
+    pub(crate) async fn rolled(&self) {
+        // The sender lives as long as we do.
+        let _ = self.rolled.subscribe().wait_for(|r| *r).await;
     }
 
     /// A file's last link is gone by the batch of `ticket`.
@@ -122,10 +131,14 @@ impl Owed {
 pub(crate) async fn run(inner: &Arc<Inner>) {
     let owed = &inner.owed;
     let interrupted = std::mem::take(&mut *owed.interrupted.lock());
-    let resizes = join_all(interrupted.into_iter().map(|(file, resize, op)| async move {
-        resize::roll_forward(inner, file, resize, op).await;
-        owed.open.fetch_sub(1, Ordering::Relaxed);
-    }));
+    let resizes = async {
+        join_all(interrupted.into_iter().map(|(file, resize, op)| async move {
+            resize::roll_forward(inner, file, resize, op).await;
+            owed.open.fetch_sub(1, Ordering::Relaxed);
+        }))
+        .await;
+        owed.rolled.send_replace(true);
+    };
     let rest = async {
         loop {
             owed.bell.notified().await;

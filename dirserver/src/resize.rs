@@ -194,7 +194,7 @@ async fn hold(inner: &Inner, file: FileId) -> Holding<'_> {
     let op = inner.journal.begin();
     let holding = Holding { inner, file, op };
     loop {
-        let asked = inner.state.site(file.home()).map(|mut s| s.locks.ask(attr_key(file), op, true));
+        let asked = inner.state.site(file.home()).map(|mut s| s.locks.ask(attr_key(file), op, false, true));
         match asked {
             Some(Asked::Queued(turn)) => {
                 // An error would mean that somebody dropped our operation, which nobody knows of: ask again.

@@ -25,7 +25,13 @@ pub(crate) fn apply(rec: &AttrRec, e: &AttrEffect) -> After {
         let purge = Purge { epoch: Epoch(rec.epoch.0 + 1), reach: rec.reach };
         return After::Goes((rec.ftype == FType3::Reg).then_some(purge));
     }
-    let ctime_ns = rec.next_ctime(e.now_ns);
+    let mut ctime_ns = rec.next_ctime(e.now_ns);
+    if e.base_ns != 0 && e.base_ns != rec.ctime_ns {
+        // Others have changed it since it was shown. What the reply shows never was: go past it, so that the client, which
+        // takes it for the outcome of its change alone, looks again.
+        let shown = e.now_ns.max(e.base_ns.saturating_add(1));
+        ctime_ns = ctime_ns.max(shown).saturating_add(1);
+    }
     After::Stays(AttrRec {
         nlink,
         ctime_ns,
@@ -49,6 +55,23 @@ mod tests {
         e.mtime = true;
         let After::Stays(after) = apply(&rec, &e) else { panic!() };
         assert_eq!((after.ctime_ns, after.mtime_ns), (1001, 1001));
+    }
+
+    #[test]
+    fn what_was_shown_beside_others_changes_is_gone_past() {
+        let rec = AttrRec::new(FType3::Dir, VolumeId(0), 0, 0o755, 0, 0, 1000);
+        let shared = |now_ns| {
+            let mut e = touch(FileId(1), now_ns);
+            (e.mtime, e.entries, e.base_ns) = (true, 1, rec.ctime_ns);
+            e
+        };
+        let After::Stays(one) = apply(&rec, &shared(2000)) else { panic!() };
+        assert_eq!(one.ctime_ns, 2000, "alone, it is as it was shown");
+        for now in [1500, 2000, 2500] {
+            let After::Stays(two) = apply(&one, &shared(now)) else { panic!() };
+            assert!(two.ctime_ns > now && two.ctime_ns > one.ctime_ns, "{now}");
+            assert_eq!(two.entries, 2);
+        }
     }
 
     #[test]

@@ -86,8 +86,8 @@ pub(crate) enum Missing {
     Site(Site),
     /// An operation under way holds the record.
     Busy(HoldKey),
-    /// A record of a peer's must be held.
-    Hold(HoldKey),
+    /// A record must be held, shared or not.
+    Hold(HoldKey, bool),
     /// A record of a peer's must be looked at.
     Peek(FileId),
     /// Something is to be changed at a peer: that takes an operation with a number.
@@ -102,6 +102,8 @@ pub(crate) enum Missing {
 pub(crate) trait View {
     /// The attribute record of a file; `None` if there is none.
     fn attr(&mut self, file: FileId) -> Result<Option<Arc<AttrCell>>, Missing>;
+    /// As [`View::attr`], of a directory that is changed by counts and times at most: others may do so, too, meanwhile.
+    fn dir(&mut self, dir: FileId) -> Result<Option<Arc<AttrCell>>, Missing>;
     /// As [`View::attr`], not protected from change.
     fn peek(&mut self, file: FileId) -> Result<Option<Arc<AttrCell>>, Missing>;
     /// Whom a name stands for.
@@ -292,11 +294,11 @@ impl Outcome {
 
 /// An effect on an attribute record that changes nothing yet but its ctime.
 pub(crate) const fn touch(file: FileId, now_ns: u64) -> AttrEffect {
-    AttrEffect { file, now_ns, nlink: 0, entries: 0, mtime: false, parent: None, remove: false }
+    AttrEffect { file, now_ns, base_ns: 0, nlink: 0, entries: 0, mtime: false, parent: None, remove: false }
 }
 
 /// The record of a directory that a name is to be looked up or changed in.
 pub(crate) fn directory(view: &mut dyn View, dir: FileId) -> Result<Arc<AttrCell>, Stop> {
-    let cell = view.attr(dir)?.ok_or(NfsStat3::STALE)?;
+    let cell = view.dir(dir)?.ok_or(NfsStat3::STALE)?;
     if cell.rec.is_dir() { Ok(cell) } else { Err(NfsStat3::NOTDIR.into()) }
 }

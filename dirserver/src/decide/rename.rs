@@ -23,8 +23,8 @@ pub(crate) fn rename(
         return Err(NfsStat3::XDEV.into());
     }
     // Both first, so that a failure shows both.
-    view.attr(from.dir.file)?;
-    view.attr(to.dir.file)?;
+    view.dir(from.dir.file)?;
+    view.dir(to.dir.file)?;
     let (from_dir, to_dir) = (directory(view, from.dir.file)?, directory(view, to.dir.file)?);
     names::check(from.name)?;
     names::check(to.name)?;

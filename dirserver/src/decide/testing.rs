@@ -94,6 +94,10 @@ impl View for World {
         Ok(self.attrs.get(&file).map(cell))
     }
 
+    fn dir(&mut self, dir: FileId) -> Result<Option<Arc<AttrCell>>, Missing> {
+        self.attr(dir)
+    }
+
     fn peek(&mut self, file: FileId) -> Result<Option<Arc<AttrCell>>, Missing> {
         self.attr(file)
     }

@@ -2,6 +2,10 @@
 //!
 //! An operation whose records are all here and unheld needs none of this: it reads, decides and commits under the
 //! sites' mutexes without a wait between.
+//!
+//! A directory's record is shared by operations that change it by counts and times only, whose order does not matter: so
+//! a directory grows at many servers at once. Who wants a record for himself queues, and those who would share it
+//! queue behind him.
 
 use slice_proto::peer::dir::{HoldKey, OpId};
 use std::collections::{HashMap, VecDeque};
@@ -12,17 +16,23 @@ pub(crate) type Turn = oneshot::Receiver<()>;
 
 #[derive(Debug)]
 enum Waiter {
-    /// Becomes the holder.
-    Hold(OpId, oneshot::Sender<()>),
-    /// Looks again when nobody holds it.
+    /// Becomes a holder; shared or not.
+    Hold(OpId, bool, oneshot::Sender<()>),
+    /// A reader: looks again when the record is not veiled any more.
     Look(oneshot::Sender<()>),
 }
 
 #[derive(Debug)]
-struct Lock {
+struct Holder {
     op: OpId,
     /// Readers wait too: the hold was found after a restart, or the record is about to appear.
-    veiled: bool,
+    veils: bool,
+}
+
+#[derive(Debug)]
+struct Lock {
+    holders: Vec<Holder>,
+    shared: bool,
     waiters: VecDeque<Waiter>,
 }
 
@@ -37,23 +47,41 @@ pub(crate) enum Asked {
     Queued(Turn),
 }
 
+/// How a record stands to an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Nobody holds it.
+    Free,
+    /// The operation holds it, alone or not.
+    Mine,
+    /// Others share it.
+    Shared,
+    /// Another holds it for himself.
+    Others,
+}
+
 /// The held records of one site.
 #[derive(Debug, Default)]
 pub(crate) struct Locks(HashMap<HoldKey, Lock>);
 
 impl Locks {
-    /// Who holds a record.
-    pub(crate) fn holder(&self, key: &HoldKey) -> Option<OpId> {
+    /// How a record stands to `op`.
+    pub(crate) fn standing(&self, key: &HoldKey, op: Option<OpId>) -> Standing {
         // Nearly always nothing is held at all: spare the hash.
         if self.0.is_empty() {
-            return None;
+            return Standing::Free;
         }
-        self.0.get(key).map(|l| l.op)
+        match self.0.get(key) {
+            None => Standing::Free,
+            Some(lock) if op.is_some_and(|op| lock.has(op)) => Standing::Mine,
+            Some(lock) if lock.shared => Standing::Shared,
+            Some(_) => Standing::Others,
+        }
     }
 
     /// Whether readers of a record must wait.
     pub(crate) fn veiled(&self, key: &HoldKey) -> bool {
-        !self.0.is_empty() && self.0.get(key).is_some_and(|l| l.veiled)
+        !self.0.is_empty() && self.0.get(key).is_some_and(Lock::veiled)
     }
 
     /// Records held.
@@ -61,31 +89,35 @@ impl Locks {
         self.0.len()
     }
 
-    /// Asks for a record.
-    pub(crate) fn ask(&mut self, key: HoldKey, op: OpId, wait: bool) -> Asked {
-        match self.0.get_mut(&key) {
-            None => {
-                self.0.insert(key, Lock { op, veiled: false, waiters: VecDeque::new() });
-                Asked::Held
-            }
-            Some(lock) if lock.op == op => Asked::Held,
-            Some(_) if !wait => Asked::Busy,
-            Some(lock) => {
-                let (tx, rx) = oneshot::channel();
-                lock.waiters.push_back(Waiter::Hold(op, tx));
-                Asked::Queued(rx)
-            }
+    /// Asks for a record, to share it or not.
+    pub(crate) fn ask(&mut self, key: HoldKey, op: OpId, share: bool, wait: bool) -> Asked {
+        let holder = Holder { op, veils: false };
+        let Some(lock) = self.0.get_mut(&key) else {
+            self.0.insert(key, Lock { holders: vec![holder], shared: share, waiters: VecDeque::new() });
+            return Asked::Held;
+        };
+        if lock.has(op) {
+            return Asked::Held;
         }
+        if share && lock.shared && !lock.waiters.iter().any(|w| matches!(w, Waiter::Hold(..))) {
+            lock.holders.push(holder);
+            return Asked::Held;
+        }
+        if !wait {
+            return Asked::Busy;
+        }
+        let (tx, rx) = oneshot::channel();
+        lock.waiters.push_back(Waiter::Hold(op, share, tx));
+        Asked::Queued(rx)
     }
 
-    /// Has readers wait until the record is released. It must be held.
-    pub(crate) fn veil(&mut self, key: &HoldKey) {
-        if let Some(lock) = self.0.get_mut(key) {
-            lock.veiled = true;
-        }
+    /// Has readers wait until `op`, which holds the record, releases it; whether that is news.
+    pub(crate) fn veil(&mut self, key: &HoldKey, op: OpId) -> bool {
+        let holder = self.0.get_mut(key).and_then(|l| l.holders.iter_mut().find(|h| h.op == op));
+        holder.is_some_and(|h| !std::mem::replace(&mut h.veils, true))
     }
 
-    /// Waits until a record is held by nobody; `None` if that is now.
+    /// Waits until a record is veiled no longer, or held by nobody; `None` if it is held by nobody.
     pub(crate) fn look(&mut self, key: &HoldKey) -> Option<Turn> {
         let lock = self.0.get_mut(key)?;
         let (tx, rx) = oneshot::channel();
@@ -93,31 +125,62 @@ impl Locks {
         Some(rx)
     }
 
-    /// Frees a record that `op` holds and gives it to the next in the queue; returns whether it was veiled. If `op`
-    /// only waits for it, it waits no longer.
+    /// Frees a record that `op` holds, for the next in the queue if nobody else has it; returns whether `op` veiled it. If
+    /// `op` only waits for it, it waits no longer.
     pub(crate) fn release(&mut self, key: &HoldKey, op: OpId) -> bool {
         let Some(lock) = self.0.get_mut(key) else { return false };
-        if lock.op != op {
-            lock.waiters.retain(|w| !matches!(w, Waiter::Hold(o, _) if *o == op));
+        let Some(at) = lock.holders.iter().position(|h| h.op == op) else {
+            lock.waiters.retain(|w| !matches!(w, Waiter::Hold(o, ..) if *o == op));
+            lock.advance();
             return false;
+        };
+        let veiled = lock.holders.swap_remove(at).veils;
+        lock.advance();
+        if lock.holders.is_empty() {
+            self.0.remove(key);
         }
-        let veiled = std::mem::take(&mut lock.veiled);
-        while let Some(next) = lock.waiters.pop_front() {
-            match next {
-                // Whoever looks finds it held again, perhaps, and queues anew: it is behind those who came before.
-                Waiter::Look(tx) => {
+        veiled
+    }
+}
+
+// === impl Lock ===
+
+impl Lock {
+    fn has(&self, op: OpId) -> bool {
+        self.holders.iter().any(|h| h.op == op)
+    }
+
+    fn veiled(&self) -> bool {
+        self.holders.iter().any(|h| h.veils)
+    }
+
+    /// Lets in whose turn it is.
+    fn advance(&mut self) {
+        if !self.veiled() {
+            // Readers: nothing hides the record from them any more. They may have gone away.
+            let (looking, rest) =
+                std::mem::take(&mut self.waiters).into_iter().partition(|w| matches!(w, Waiter::Look(_)));
+            self.waiters = rest;
+            let looking: VecDeque<Waiter> = looking;
+            for waiter in looking {
+                if let Waiter::Look(tx) = waiter {
                     let _ = tx.send(());
-                }
-                Waiter::Hold(next, tx) => {
-                    lock.op = next;
-                    if tx.send(()).is_ok() {
-                        return veiled;
-                    }
                 }
             }
         }
-        self.0.remove(key);
-        veiled
+        while let Some(at) = self.waiters.iter().position(|w| matches!(w, Waiter::Hold(..))) {
+            let Some(Waiter::Hold(_, share, _)) = self.waiters.get(at) else { return };
+            let may = self.holders.is_empty() || (*share && self.shared);
+            if !may {
+                return;
+            }
+            let Some(Waiter::Hold(op, share, tx)) = self.waiters.remove(at) else { return };
+            // Who has gone away meanwhile is passed over.
+            if tx.send(()).is_ok() {
+                self.shared = share;
+                self.holders.push(Holder { op, veils: false });
+            }
+        }
     }
 }
 
@@ -133,38 +196,81 @@ mod tests {
         OpId { sender: ServerId(1), seq }
     }
 
+    fn queued(asked: Asked) -> Turn {
+        match asked {
+            Asked::Queued(turn) => turn,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
-    fn holders_take_turns_in_order_and_lookers_pass_between() {
+    fn holders_take_turns_in_order() {
         let mut l = Locks::default();
-        assert!(matches!(l.ask(KEY, op(1), false), Asked::Held));
-        assert!(matches!(l.ask(KEY, op(1), false), Asked::Held));
-        assert!(matches!(l.ask(KEY, op(2), false), Asked::Busy));
-        let Asked::Queued(mut second) = l.ask(KEY, op(2), true) else { panic!() };
-        let mut look = l.look(&KEY).unwrap();
-        let Asked::Queued(mut third) = l.ask(KEY, op(3), true) else { panic!() };
+        assert!(matches!(l.ask(KEY, op(1), false, false), Asked::Held));
+        assert!(matches!(l.ask(KEY, op(1), false, false), Asked::Held));
+        assert!(matches!(l.ask(KEY, op(2), false, false), Asked::Busy));
+        let (mut second, mut third) =
+            (queued(l.ask(KEY, op(2), false, true)), queued(l.ask(KEY, op(3), false, true)));
         l.release(&KEY, op(1));
-        assert!(second.try_recv().is_ok());
-        assert!(look.try_recv().is_err());
+        assert!(second.try_recv().is_ok() && third.try_recv().is_err());
+        assert_eq!(l.standing(&KEY, Some(op(2))), Standing::Mine);
+        assert_eq!(l.standing(&KEY, None), Standing::Others);
         l.release(&KEY, op(2));
-        assert!(look.try_recv().is_ok());
         assert!(third.try_recv().is_ok());
         l.release(&KEY, op(3));
         assert_eq!(l.len(), 0);
-        assert!(l.look(&KEY).is_none());
+    }
+
+    #[test]
+    fn who_shares_does_not_wait_but_behind_who_does_not() {
+        let mut l = Locks::default();
+        assert!(matches!(l.ask(KEY, op(1), true, true), Asked::Held));
+        assert!(matches!(l.ask(KEY, op(2), true, true), Asked::Held));
+        assert_eq!(l.standing(&KEY, Some(op(3))), Standing::Shared);
+        let mut alone = queued(l.ask(KEY, op(3), false, true));
+        let (mut four, mut five) =
+            (queued(l.ask(KEY, op(4), true, true)), queued(l.ask(KEY, op(5), true, true)));
+        l.release(&KEY, op(1));
+        assert!(alone.try_recv().is_err());
+        l.release(&KEY, op(2));
+        assert!(alone.try_recv().is_ok() && four.try_recv().is_err());
+        l.release(&KEY, op(3));
+        assert!(four.try_recv().is_ok() && five.try_recv().is_ok());
+        // A drop of one that waits lets in those whom it kept out.
+        let _six = queued(l.ask(KEY, op(6), false, true));
+        let mut seven = queued(l.ask(KEY, op(7), true, true));
+        l.release(&KEY, op(6));
+        assert!(seven.try_recv().is_ok());
+        for n in [4, 5, 7] {
+            l.release(&KEY, op(n));
+        }
+        assert_eq!(l.len(), 0);
     }
 
     #[test]
     fn who_is_gone_or_dropped_is_passed_over() {
         let mut l = Locks::default();
-        l.ask(KEY, op(1), true);
-        let gone = l.ask(KEY, op(2), true);
-        drop(gone);
-        let Asked::Queued(mut dropped) = l.ask(KEY, op(3), true) else { panic!() };
+        l.ask(KEY, op(1), false, true);
+        drop(l.ask(KEY, op(2), false, true));
+        let mut dropped = queued(l.ask(KEY, op(3), false, true));
         l.release(&KEY, op(3));
         assert!(matches!(dropped.try_recv(), Err(oneshot::error::TryRecvError::Closed)));
-        l.veil(&KEY);
-        assert!(l.veiled(&KEY));
-        assert!(l.release(&KEY, op(1)));
+        l.release(&KEY, op(1));
         assert_eq!(l.len(), 0);
+    }
+
+    #[test]
+    fn readers_look_when_no_holder_veils_it() {
+        let mut l = Locks::default();
+        l.ask(KEY, op(1), true, true);
+        l.ask(KEY, op(2), true, true);
+        assert!(l.veil(&KEY, op(1)) && !l.veil(&KEY, op(1)));
+        assert!(l.veiled(&KEY));
+        let mut look = l.look(&KEY).unwrap();
+        assert!(!l.release(&KEY, op(2)));
+        assert!(look.try_recv().is_err());
+        l.ask(KEY, op(3), true, true);
+        assert!(l.release(&KEY, op(1)));
+        assert!(look.try_recv().is_ok() && !l.veiled(&KEY));
     }
 }

@@ -15,7 +15,7 @@ use cache::{AttrCell, Cache, NamesCell, NamesKey};
 use locks::{Locks, Turn};
 use parking_lot::{Mutex, MutexGuard};
 use slice_proto::ids::{FileId, SITES_PER_ROLE, Site};
-use slice_proto::peer::dir::HoldKey;
+use slice_proto::peer::dir::{HoldKey, OpId};
 use slice_store::{Batch, Store, Ticket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -172,26 +172,20 @@ impl State {
     }
 
     /// Has readers of a held record wait.
-    pub(crate) fn veil(&self, state: &mut SiteState, key: &HoldKey) {
-        if !state.locks.veiled(key) {
-            state.locks.veil(key);
+    pub(crate) fn veil(&self, state: &mut SiteState, key: &HoldKey, op: OpId) {
+        if state.locks.veil(key, op) {
             self.veiled.fetch_add(1, Ordering::AcqRel);
         }
     }
 
     /// Frees a held record.
-    pub(crate) fn release(&self, key: &HoldKey, op: slice_proto::peer::dir::OpId) {
+    pub(crate) fn release(&self, key: &HoldKey, op: OpId) {
         if let Some(mut site) = self.site(key.site) {
             self.release_locked(&mut site, key, op);
         }
     }
 
-    pub(crate) fn release_locked(
-        &self,
-        site: &mut SiteState,
-        key: &HoldKey,
-        op: slice_proto::peer::dir::OpId,
-    ) {
+    pub(crate) fn release_locked(&self, site: &mut SiteState, key: &HoldKey, op: OpId) {
         if site.locks.release(key, op) {
             self.veiled.fetch_sub(1, Ordering::AcqRel);
         }

@@ -24,6 +24,7 @@ use crate::routes::Routes;
 use crate::server::Inner;
 use crate::state::SiteState;
 use crate::state::cache::{AttrCell, NamesCell};
+use crate::state::locks::Standing;
 use bytes::BytesMut;
 use parking_lot::MutexGuard;
 use slice_proto::ids::{FileId, ServerId, Site, Xid};
@@ -128,15 +129,38 @@ impl<'a> Attempt<'a> {
     }
 
     /// Whether a record of ours may be used: its site is locked, and nobody else holds it.
-    fn admit(&mut self, key: HoldKey) -> Result<(), Missing> {
+    fn admit(&mut self, key: HoldKey, share: bool) -> Result<(), Missing> {
         let (op, spans) = (self.ground.op, self.ground.held.is_some());
-        match self.guard(key.site)?.locks.holder(&key) {
-            Some(holder) if Some(holder) == op => Ok(()),
+        match self.guard(key.site)?.locks.standing(&key, op) {
+            Standing::Mine => Ok(()),
             // Its records must stay as they are across waits, ours too.
-            _ if spans => Err(Missing::Hold(key)),
-            None => Ok(()),
-            Some(_) => Err(Missing::Busy(key)),
+            _ if spans => Err(Missing::Hold(key, share)),
+            Standing::Free => Ok(()),
+            Standing::Shared if share => Ok(()),
+            Standing::Shared | Standing::Others => Err(Missing::Busy(key)),
         }
+    }
+
+    /// An attribute record, for changes that commute or for any.
+    fn read(&mut self, file: FileId, share: bool) -> Result<Option<Arc<AttrCell>>, Missing> {
+        if let Some(image) = self.image(file) {
+            return Ok(image.before.clone());
+        }
+        let key = HoldKey { site: file.home(), file, part: HoldPart::Attr };
+        let here = self.ground.routes.home_is_mine(file);
+        let state = &self.ground.inner.state;
+        let before = if here {
+            self.admit(key, share)?;
+            match state.cache.attr(file) {
+                Some(cell) => Some(cell),
+                None if self.inline => state.attr_locked(file).map_err(Missing::Fail)?,
+                None => return Err(Missing::Attr(file)),
+            }
+        } else {
+            self.ground.held.and_then(|h| h.attr(&key)).ok_or(Missing::Hold(key, share))?
+        };
+        self.images.push(Image { file, here, before: before.clone(), after: Staged::Same });
+        Ok(before)
     }
 
     fn names_cell(&mut self, site: Site, dir: FileId, hash47: u64) -> Result<&mut Names, Missing> {
@@ -147,14 +171,14 @@ impl<'a> Attempt<'a> {
         let here = self.ground.routes.mine(site);
         let state = &self.ground.inner.state;
         let before = if here {
-            self.admit(key)?;
+            self.admit(key, false)?;
             match state.cache.names((dir, hash47)) {
                 Some(cell) => cell,
                 None if self.inline => state.names_locked((dir, hash47)).map_err(Missing::Fail)?,
                 None => return Err(Missing::Names(site, (dir, hash47))),
             }
         } else {
-            self.ground.held.and_then(|h| h.names(&key)).ok_or(Missing::Hold(key))?
+            self.ground.held.and_then(|h| h.names(&key)).ok_or(Missing::Hold(key, false))?
         };
         self.names.push(Names { site, dir, hash47, here, before, after: None });
         self.names.last_mut().ok_or(Missing::Site(site))
@@ -193,13 +217,16 @@ impl<'a> Attempt<'a> {
                     image.after = Staged::New(*rec);
                 }
             }
-            Change::Attr(e) => {
+            Change::Attr(mut e) => {
                 let here = self.ground.routes.home_is_mine(e.file);
                 let key = HoldKey { site: e.file.home(), file: e.file, part: HoldPart::Attr };
                 if here || self.ground.held.is_some_and(|h| h.has(&key)) {
-                    self.attr(e.file)?;
+                    self.read(e.file, !e.remove && e.parent.is_none())?;
                 }
                 if let Some(image) = self.image(e.file) {
+                    if !here {
+                        e.base_ns = image.before.as_ref().map_or(0, |c| c.rec.ctime_ns);
+                    }
                     let applied = image.now().map(|rec| apply(rec, &e));
                     match applied {
                         Some(After::Stays(rec)) => image.after = Staged::New(rec),
@@ -391,24 +418,11 @@ impl Image {
 
 impl View for Attempt<'_> {
     fn attr(&mut self, file: FileId) -> Result<Option<Arc<AttrCell>>, Missing> {
-        if let Some(image) = self.image(file) {
-            return Ok(image.before.clone());
-        }
-        let key = HoldKey { site: file.home(), file, part: HoldPart::Attr };
-        let here = self.ground.routes.home_is_mine(file);
-        let state = &self.ground.inner.state;
-        let before = if here {
-            self.admit(key)?;
-            match state.cache.attr(file) {
-                Some(cell) => Some(cell),
-                None if self.inline => state.attr_locked(file).map_err(Missing::Fail)?,
-                None => return Err(Missing::Attr(file)),
-            }
-        } else {
-            self.ground.held.and_then(|h| h.attr(&key)).ok_or(Missing::Hold(key))?
-        };
-        self.images.push(Image { file, here, before: before.clone(), after: Staged::Same });
-        Ok(before)
+        self.read(file, false)
+    }
+
+    fn dir(&mut self, dir: FileId) -> Result<Option<Arc<AttrCell>>, Missing> {
+        self.read(dir, true)
     }
 
     fn peek(&mut self, file: FileId) -> Result<Option<Arc<AttrCell>>, Missing> {
@@ -438,8 +452,8 @@ impl View for Attempt<'_> {
     fn right(&mut self, root: FileId) -> Result<(), Missing> {
         let key = HoldKey { site: root.home(), file: root, part: HoldPart::Right };
         if self.ground.routes.home_is_mine(root) {
-            return self.admit(key);
+            return self.admit(key, false);
         }
-        if self.ground.held.is_some_and(|h| h.has(&key)) { Ok(()) } else { Err(Missing::Hold(key)) }
+        if self.ground.held.is_some_and(|h| h.has(&key)) { Ok(()) } else { Err(Missing::Hold(key, false)) }
     }
 }

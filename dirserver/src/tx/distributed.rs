@@ -27,8 +27,11 @@ use slice_proto::peer::dir::{
 use slice_proto::peer::{PeerProc, PrivateStatus};
 use slice_proto::table::Volume;
 use slice_store::{Batch, Ticket};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// What an operation is known to need, in order, and whether it shares it.
+type Known = BTreeMap<HoldKey, bool>;
 
 /// Why it begins anew, or ends without a decision.
 enum Again {
@@ -68,7 +71,7 @@ struct Distributed<'a> {
 
 /// Runs the call to its durable reply.
 pub(crate) async fn run(inner: Arc<Inner>, call: Call, running: Running, mut fresh: Fresh) -> BytesMut {
-    let mut known = BTreeSet::new();
+    let mut known = Known::new();
     loop {
         let routes = inner.routes();
         let mut out = BytesMut::new();
@@ -85,7 +88,7 @@ pub(crate) async fn run(inner: Arc<Inner>, call: Call, running: Running, mut fre
                 return resize::run(Arc::clone(&inner), call, running, wanted).await;
             }
             Err(again) => {
-                known.extend(held.keys().map(|(key, _)| *key).filter(|k| !is_new(k, &fresh, &routes)));
+                known.retain(|key, _| !is_new(key, &fresh, &routes));
                 drop_all(&inner, &held, false).await;
                 // A file id that a peer gave goes with the hold that came with it.
                 fresh.retain(|(site, _)| routes.mine(*site));
@@ -124,12 +127,12 @@ impl Distributed<'_> {
     async fn one(
         &self,
         held: &mut Held,
-        known: &mut BTreeSet<HoldKey>,
+        known: &mut Known,
         fresh: &mut Fresh,
         out: &mut BytesMut,
     ) -> Result<Option<Wanted>, Again> {
-        for key in known.iter() {
-            self.hold(held, *key).await?;
+        for (key, share) in known.iter() {
+            self.hold(held, *key, *share).await?;
         }
         let mut sites = local::first_sites(&self.op, self.volume, self.routes);
         let mut inline = false;
@@ -148,9 +151,14 @@ impl Distributed<'_> {
                     inline = true;
                     self.inner.state.names(site, key).map_err(Again::Failed)?;
                 }
-                Tried::Missing(Missing::Hold(key) | Missing::Busy(key)) => {
-                    known.insert(key);
-                    self.hold(held, key).await?;
+                Tried::Missing(Missing::Hold(key, share)) => {
+                    known.insert(key, share);
+                    self.hold(held, key, share).await?;
+                }
+                // Said only to who holds nothing.
+                Tried::Missing(Missing::Busy(key)) => {
+                    known.insert(key, false);
+                    self.hold(held, key, false).await?;
                 }
                 Tried::Missing(Missing::Peek(file)) => self.peek(held, file).await?,
                 Tried::Missing(Missing::New(site)) => {
@@ -230,14 +238,14 @@ impl Distributed<'_> {
     }
 
     /// Holds a record, here or at a peer.
-    async fn hold(&self, held: &mut Held, key: HoldKey) -> Result<(), Again> {
+    async fn hold(&self, held: &mut Held, key: HoldKey, share: bool) -> Result<(), Again> {
         if held.has(&key) {
             return Ok(());
         }
         let in_order = held.in_order(&key);
         if self.routes.mine(key.site) {
             let asked =
-                self.inner.state.site(key.site).map(|mut site| site.locks.ask(key, held.op, in_order));
+                self.inner.state.site(key.site).map(|mut site| site.locks.ask(key, held.op, share, in_order));
             match asked {
                 Some(Asked::Held) => {}
                 Some(Asked::Queued(turn)) => turn.await.map_err(|_| Again::Order)?,
@@ -247,27 +255,34 @@ impl Distributed<'_> {
             return Ok(());
         }
         let mode = if in_order { HoldMode::Wait } else { HoldMode::Try };
-        let (server, res) = self.ask(held, key, mode).await?;
+        let (server, res) = self.ask(held, key, mode, share).await?;
         held.there(server, key, res.record.as_ref(), res.durable).map_err(Again::Failed)
     }
 
     async fn peek(&self, held: &mut Held, file: FileId) -> Result<(), Again> {
         let key = HoldKey { site: file.home(), file, part: HoldPart::Attr };
-        let (_, res) = self.ask(held, key, HoldMode::Peek).await?;
+        let (_, res) = self.ask(held, key, HoldMode::Peek, true).await?;
         held.peeked(key, res.record.as_ref()).map_err(Again::Failed)
     }
 
     async fn new_file(&self, held: &mut Held, site: Site) -> Result<FileId, Again> {
         let key = HoldKey { site, file: FileId(0), part: HoldPart::Attr };
-        let (_, res) = self.ask(held, key, HoldMode::New).await?;
+        let (_, res) = self.ask(held, key, HoldMode::New, false).await?;
         Ok(res.file)
     }
 
-    async fn ask(&self, held: &Held, key: HoldKey, mode: HoldMode) -> Result<(ServerId, HoldRes), Again> {
+    async fn ask(
+        &self,
+        held: &Held,
+        key: HoldKey,
+        mode: HoldMode,
+        share: bool,
+    ) -> Result<(ServerId, HoldRes), Again> {
         let inner = self.inner;
         let server = self.routes.owner(key.site).ok_or(Again::Later)?;
         inner.journal.holding(held.op, server, key);
-        let args = HoldArgs { table: self.routes.epoch(), op: held.op, settled: inner.settled(), key, mode };
+        let table = self.routes.epoch();
+        let args = HoldArgs { table, op: held.op, settled: inner.settled(), key, mode, share };
         let res: HoldRes = match ask(inner, server, PeerProc::Hold, &args).await {
             Ok(res) => res,
             Err(error) => {

@@ -8,10 +8,10 @@ use crate::replies::Running;
 use crate::resize::Wanted;
 use crate::routes::Routes;
 use crate::server::Inner;
-use crate::state::locks::Turn;
 use bytes::BytesMut;
 use slice_proto::ids::Site;
 use slice_proto::nfs3::NfsStat3;
+use slice_proto::peer::dir::{HoldKey, OpId};
 use slice_proto::table::Volume;
 use slice_store::{Batch, Ticket};
 
@@ -19,8 +19,8 @@ use slice_store::{Batch, Ticket};
 pub(crate) enum Ran {
     /// The reply is written, and true when the ticket is durable.
     Committed(Ticket),
-    /// A record is held: try again after this.
-    Held(Turn),
+    /// A record is held: try again when it is the call's turn.
+    Busy(HoldKey),
     /// A record is a peer's.
     Distributed,
     /// A size is to be set.
@@ -54,6 +54,7 @@ pub(crate) fn run(
     call: &Call,
     op: &Op<'_>,
     volume: &Volume,
+    number: Option<OpId>,
     running: Option<(&Running, Site)>,
     fresh: &mut Fresh,
     out: &mut BytesMut,
@@ -62,7 +63,7 @@ pub(crate) fn run(
     let mut inline = false;
     loop {
         let who = Caller { cred: call.head.cred, now_ns: inner.now_ns(), volume };
-        let ground = Ground { inner, routes, op: None, held: None };
+        let ground = Ground { inner, routes, op: number, held: None };
         let mut attempt = Attempt::new(ground, &sites, fresh, inline);
         let missing = match attempt.decide(op, &who) {
             Ok(outcome) => {
@@ -106,12 +107,10 @@ pub(crate) fn run(
                 }
             }
             Missing::Site(site) => add(&mut sites, site),
-            Missing::Busy(key) => {
-                if let Some(turn) = inner.state.look(&key) {
-                    return Ran::Held(turn);
-                }
+            Missing::Busy(key) => return Ran::Busy(key),
+            Missing::Hold(..) | Missing::Peek(_) | Missing::New(_) | Missing::Peer => {
+                return Ran::Distributed;
             }
-            Missing::Hold(_) | Missing::Peek(_) | Missing::New(_) | Missing::Peer => return Ran::Distributed,
             Missing::Fail(error) => return Ran::Failed(error),
         }
     }

@@ -36,13 +36,14 @@ use crate::replies::{Begin, Replay, ReplyKey, Running};
 use crate::reply;
 use crate::resize;
 use crate::server::{Admission, Inner};
-use crate::state::locks::Turn;
+use crate::state::locks::{Asked, Turn};
 use crate::state::status_of;
 use attempt::Fresh;
 use bytes::BytesMut;
 use local::Ran;
 use slice_proto::ids::TableEpoch;
-use slice_proto::nfs3::NfsStat3;
+use slice_proto::nfs3::{NfsStat3, Proc3};
+use slice_proto::peer::dir::{HoldKey, OpId};
 use slice_proto::rpc_msg::{ReplyStatus, encode_reply};
 use slice_rpc::service::{Handled, Message};
 use slice_store::Ticket;
@@ -53,6 +54,35 @@ struct Mutation {
     call: Call,
     running: Option<Running>,
     fresh: Fresh,
+    /// A record that it had to queue for: its own until the end.
+    waited: Option<Waited>,
+}
+
+/// A record of ours, held by a call that found it held by another.
+struct Waited {
+    inner: Arc<Inner>,
+    key: HoldKey,
+    op: OpId,
+}
+
+impl Waited {
+    /// Queues for a record. In the queue, because who only looks from time to time may never find it free.
+    async fn queue(inner: &Arc<Inner>, key: HoldKey) -> Self {
+        let waited = Self { inner: Arc::clone(inner), key, op: inner.journal.begin() };
+        let asked = inner.state.site(key.site).map(|mut s| s.locks.ask(key, waited.op, false, true));
+        if let Some(Asked::Queued(turn)) = asked {
+            // An error is as good: the call tries, and finds it held, or not.
+            let _ = turn.await;
+        }
+        waited
+    }
+}
+
+impl Drop for Waited {
+    fn drop(&mut self) {
+        self.inner.state.release(&self.key, self.op);
+        self.inner.journal.forget(self.op);
+    }
 }
 
 /// How far a step came.
@@ -67,8 +97,10 @@ enum Step {
 enum Cause {
     /// A routing table.
     Table(TableEpoch),
-    /// A duplicate that runs, or an operation that holds a record.
+    /// A duplicate that runs.
     Turn(Turn),
+    /// An operation that holds a record.
+    Busy(HoldKey),
     /// Durability, and peers' parts, of the reply that was given before.
     Replay(Replay),
     /// What peers' operations hold here.
@@ -81,7 +113,7 @@ enum Cause {
 
 /// Handles a call of a procedure that changes something.
 pub(crate) fn mutate(inner: &Arc<Inner>, call: Call, out: &mut Message) -> Handled {
-    let mut m = Mutation { call, running: None, fresh: Fresh::new() };
+    let mut m = Mutation { call, running: None, fresh: Fresh::new(), waited: None };
     match m.step(inner, &mut out.head) {
         Step::Done(ticket) if ticket <= inner.state.store.durable() => Handled::Done,
         step => {
@@ -156,9 +188,20 @@ impl Mutation {
             return Step::Wait(Cause::Reconciled);
         }
         let Some(running) = &self.running else { return done };
-        match local::run(inner, &routes, call, &op, volume, Some((running, site)), &mut self.fresh, out) {
+        let number = self.waited.as_ref().map(|w| w.op);
+        match local::run(
+            inner,
+            &routes,
+            call,
+            &op,
+            volume,
+            number,
+            Some((running, site)),
+            &mut self.fresh,
+            out,
+        ) {
             Ran::Committed(ticket) => Step::Done(ticket),
-            Ran::Held(turn) => Step::Wait(Cause::Turn(turn)),
+            Ran::Busy(key) => Step::Wait(Cause::Busy(key)),
             Ran::Distributed => Step::Wait(Cause::Distributed),
             Ran::Resize(wanted) => Step::Wait(Cause::Resize(wanted)),
             Ran::Failed(error) => {
@@ -173,10 +216,18 @@ impl Mutation {
     async fn finish(mut self, inner: &Arc<Inner>, mut step: Step, mut head: BytesMut) -> BytesMut {
         loop {
             match step {
-                Step::Done(ticket) => return durable(inner, &self.call, ticket, head).await,
+                Step::Done(ticket) => {
+                    self.waited = None;
+                    return durable(inner, &self.call, ticket, head).await;
+                }
                 Step::Wait(Cause::Table(epoch)) => inner.table_at_least(epoch).await,
                 // An error is as good: who was waited for has gone away.
                 Step::Wait(Cause::Turn(turn)) => drop(turn.await),
+                Step::Wait(Cause::Busy(key)) => {
+                    // One at a time: what it waited for before goes first, or two would wait for each other.
+                    self.waited = None;
+                    self.waited = Some(Waited::queue(inner, key).await);
+                }
                 Step::Wait(Cause::Reconciled) => {
                     // The sender lives as long as we do.
                     let _ = inner.reconciled.subscribe().wait_for(|r| *r).await;
@@ -187,11 +238,13 @@ impl Mutation {
                     }
                 }
                 Step::Wait(Cause::Distributed) => {
+                    self.waited = None;
                     let Some(running) = self.running.take() else { return head };
                     let task = distributed::run(Arc::clone(inner), self.call, running, self.fresh);
                     return to_its_end(task).await;
                 }
                 Step::Wait(Cause::Resize(wanted)) => {
+                    self.waited = None;
                     let Some(running) = self.running.take() else { return head };
                     return to_its_end(resize::run(Arc::clone(inner), self.call, running, wanted)).await;
                 }
@@ -212,6 +265,10 @@ impl Mutation {
                 return Some(out);
             }
         };
+        if matches!(self.call.head.proc, Proc3::Setattr | Proc3::Create) {
+            // Its reply may be durable before the data servers know the size that it speaks of.
+            inner.owed.rolled().await;
+        }
         if replay.op != 0
             && let Some(applied) = inner.journal.wait_applied(replay.op)
         {

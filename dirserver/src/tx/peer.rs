@@ -28,6 +28,8 @@ use std::sync::Arc;
 /// Dropped operations that are remembered, so that a hold that comes behind its own drop is not granted: a few
 /// round trips' worth.
 const REMEMBERED_DROPS: usize = 4096;
+/// The value of a stored hold that is shared; others have an empty one.
+const SHARED: u8 = 1;
 /// A sender's settled number moves at least this far before its marks are deleted: one scan for many.
 const SETTLE_STEP: u64 = 256;
 
@@ -62,16 +64,16 @@ impl PeerOps {
     pub(crate) fn load(state: &State) -> Result<Self> {
         let mut book = Book::default();
         for pair in state.store.iter(KeyRange::prefix([keys::HOLD]), Direction::Forward) {
-            let (stored, _) = pair?;
+            let (stored, value) = pair?;
             let (op, key) = keys::parse_hold(&stored).ok_or_else(|| Error::BadRecord {
                 what: "hold",
                 key: stored.to_vec(),
                 why: "its key is not readable",
             })?;
             if let Some(mut site) = state.site(key.site) {
-                site.locks.ask(key, op, false);
+                site.locks.ask(key, op, value.first() == Some(&SHARED), false);
                 // Whether the operation happened, only its sender knows: nobody reads the record until it says so.
-                state.veil(&mut site, &key);
+                state.veil(&mut site, &key, op);
             }
             let entry = book.ops.entry(op).or_default();
             entry.keys.push(key);
@@ -222,9 +224,9 @@ async fn hold_admitted(inner: &Inner, args: &HoldArgs, res: &mut HoldRes) -> std
                 let mut site = state.site(key.site).ok_or(PrivateStatus::WrongSite as u32)?;
                 let file = state.fresh(key.site, &mut site).map_err(failed)?;
                 key = HoldKey { site: key.site, file, part: HoldPart::Attr };
-                site.locks.ask(key, args.op, false);
+                site.locks.ask(key, args.op, false, false);
                 // Its name may be seen at the sender before its record is here: readers wait.
-                state.veil(&mut site, &key);
+                state.veil(&mut site, &key, args.op);
                 file
             };
             res.file = file;
@@ -237,7 +239,7 @@ async fn hold_admitted(inner: &Inner, args: &HoldArgs, res: &mut HoldRes) -> std
             }
             let wait = args.mode == HoldMode::Wait;
             inner.peers.wait_for(args.op, Some(key));
-            let asked = state.site(key.site).map(|mut site| site.locks.ask(key, args.op, wait));
+            let asked = state.site(key.site).map(|mut site| site.locks.ask(key, args.op, args.share, wait));
             let turn = match asked {
                 Some(Asked::Held) => Ok(()),
                 Some(Asked::Queued(turn)) => turn.await.map_err(|_| RETRY),
@@ -250,7 +252,10 @@ async fn hold_admitted(inner: &Inner, args: &HoldArgs, res: &mut HoldRes) -> std
     }
     if !inner.peers.holds(args.op, &key) {
         let mut batch = Batch::new();
-        batch.put(keys::hold(args.op, &key), bytes::Bytes::new());
+        batch.put(
+            keys::hold(args.op, &key),
+            bytes::Bytes::from_static(if args.share { &[SHARED] } else { &[] }),
+        );
         let ticket = state.store.submit(batch).map_err(|e| status_of(&Error::Store(e)).0)?;
         if !inner.peers.enter(args.op, key, ticket) {
             state.release(&key, args.op);
@@ -453,8 +458,8 @@ pub(crate) fn reconciled(inner: &Inner, sender: ServerId, res: &ReconcileRes) ->
         }
         // Lost with our earlier life: held again, unless somebody else has come first, who then sees it as it was.
         let Some(mut site) = state.site(key.site) else { continue };
-        if matches!(site.locks.ask(*key, op, false), Asked::Held) {
-            state.veil(&mut site, key);
+        if matches!(site.locks.ask(*key, op, false, false), Asked::Held) {
+            state.veil(&mut site, key, op);
             drop(site);
             if !inner.peers.enter(op, *key, Ticket::default()) {
                 state.release(key, op);

@@ -105,6 +105,9 @@ xdr_struct! {
         pub key: HoldKey,
         /// How.
         pub mode: HoldMode,
+        /// Whether others may hold it meanwhile who share it, too. An attribute record only: who shares it changes it only
+        /// by counts and times ([`AttrEffect`]), in whatever order.
+        pub share: bool,
     }
 }
 
@@ -130,6 +133,9 @@ xdr_struct! {
         pub file: FileId,
         /// The operation's time, ns: ctime becomes max(this, stored + 1).
         pub now_ns: u64,
+        /// The ctime, ns, of the record that was shown when it was held; 0 if it was not. If the record has changed since, by
+        /// others who shared it, ctime becomes later than what the operation's reply shows: the client looks again.
+        pub base_ns: u64,
         /// Added to the link count. At 0 the record of a file goes, and its bytes are purged.
         pub nlink: i32,
         /// Added to a directory's count of entries.
@@ -636,7 +642,7 @@ mod tests {
         assert_eq!(op.boot(), 3);
         let names = HoldKey { site: Site(4), file: FileId(9), part: HoldPart::Names(77) };
         for mode in [HoldMode::Wait, HoldMode::Try, HoldMode::Peek, HoldMode::New] {
-            round(&HoldArgs { table: TableEpoch(1), op, settled: 2, key: names, mode });
+            round(&HoldArgs { table: TableEpoch(1), op, settled: 2, key: names, mode, share: true });
         }
         round(&HoldRes {
             status: 0,
@@ -650,6 +656,7 @@ mod tests {
             Effect::Attr(AttrEffect {
                 file: FileId(1),
                 now_ns: 5,
+                base_ns: 4,
                 nlink: -1,
                 entries: 1,
                 mtime: true,

@@ -11,8 +11,10 @@ pub mod error;
 pub mod ganesha;
 pub mod guest;
 pub mod image;
+pub mod model;
 pub mod paths;
 pub mod process;
 pub mod stock;
+pub mod wire;
 
 pub use error::Error;

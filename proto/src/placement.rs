@@ -14,8 +14,9 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 pub const THRESHOLD: u64 = 64 << 10;
 /// Stripe unit: 1 MiB, aligned in file offsets.
 pub const STRIPE_UNIT: u64 = 1 << 20;
-/// Largest file: offsets stay below 2^63 so that signed arithmetic in clients is safe.
-pub const MAX_FILE_SIZE: u64 = (1 << 63) - 1;
+/// Largest file: 8 TiB. Storage nodes keep a file's bytes in one file at the file's own offsets, and ext4's files end
+/// just before 16 TiB.
+pub const MAX_FILE_SIZE: u64 = 1 << 43;
 
 /// Bits of the name hash that a directory cookie carries.
 const COOKIE_HASH_BITS: u32 = 47;

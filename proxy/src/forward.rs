@@ -136,7 +136,7 @@ impl Front {
             self.soft.borrow_mut().update(file.file, |state| state.expire());
         }
         match way {
-            Way::Dir(site) => self.forward_slowly(site, job, fault).await,
+            Way::Dir(site) => self.forward_slowly(site, &job, fault).await,
             // They find out for themselves what was in the way.
             Way::Read(_) => self.read(job).await,
             Way::Write(_) => self.write(job).await,
@@ -144,7 +144,7 @@ impl Front {
     }
 
     /// Forwards a call until it is answered by the right server. `fault` is what became of the first try.
-    pub(crate) async fn forward_slowly(&self, site: Site, job: Job, fault: Option<Fault>) -> Message {
+    pub(crate) async fn forward_slowly(&self, site: Site, job: &Job, fault: Option<Fault>) -> Message {
         if let Some(fault) = fault
             && let Err(status) = self.overcome(fault, self.table().epoch).await
         {
@@ -154,7 +154,7 @@ impl Front {
             .routed(
                 Role::Dir,
                 site,
-                |table| self.forwarded_record(&job, table),
+                |table| self.forwarded_record(job, table),
                 |mut reply, _| {
                     let verdict = settle(&mut self.soft.borrow_mut(), job.proc, job.xid, &mut reply, self);
                     Fault::of_verdict(verdict).map_or(Ok(reply), Err)

@@ -8,6 +8,7 @@
 //!    ├─ Local ──────▶ NULL FSINFO PATHCONF FSSTAT, MOUNT, portmap: answered here    local.rs mount.rs portmapper.rs
 //!    ├─ Forward ────▶ record ‖ call trailer ─▶ channel (token) ─▶ … ─▶ settle ─▶ connection      forward.rs reply.rs
 //!    │                no future, no task: the reply finds its way by the token
+//!    ├─ Search ─────▶ LOOKUP: search permission first, then as Forward              search.rs
 //!    ├─ Setattr ────▶ what is not pushed of the file first, then as Forward         setattr.rs
 //!    ├─ Merge ──────▶ every directory server ─▶ one listing                         readdir.rs    listing.rs pure
 //!    ├─ one part ───▶ as Forward, to its data server                                single.rs
@@ -310,6 +311,14 @@ impl Front {
         let Some(front) = self.rc() else { return Handled::Close };
         let later: LocalBoxFuture<'static, Message> = match plan {
             Plan::Forward(site) => return self.forward(Way::Dir(site), job, connection, Epoch(0)),
+            Plan::Search(site) => match self.may_search(&job) {
+                Some(Ok(())) => return self.forward(Way::Dir(site), job, connection, Epoch(0)),
+                Some(Err(status)) => {
+                    let refused = self.fail(job.xid, job.proc, status);
+                    Box::pin(std::future::ready(refused))
+                }
+                None => Box::pin(front.search(site, job)),
+            },
             Plan::Setattr(site) => {
                 let dirty = target_file(&job.target)
                     .is_some_and(|f| self.soft.borrow().get(f.file).is_some_and(|s| s.is_dirty()));

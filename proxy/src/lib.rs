@@ -9,7 +9,7 @@
 //! | `forward`, [`reply`] | the fast path by token, and the way of replies back |
 //! | `upstream` | calls from futures, routed until the right server answers |
 //! | `single` | READ and WRITE of one part, by token |
-//! | `read`, `write`, `commit`, `setattr`, `readdir`, `mount` | what takes more than a forward |
+//! | `read`, `write`, `commit`, `search`, `setattr`, `readdir`, `mount` | what takes more than a forward |
 //! | [`merge`], [`listing`] | parts become one answer: pure |
 //! | `attrs`, `pushes` | what home sites are asked and told |
 //! | [`soft`] | soft state: files, uncommitted bytes, ensemble time: pure |
@@ -38,6 +38,7 @@ mod readdir;
 mod register;
 pub mod reply;
 pub mod route;
+mod search;
 mod setattr;
 mod shared;
 mod single;

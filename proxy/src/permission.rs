@@ -41,6 +41,24 @@ pub fn check(attr: &Fattr3, cred: &Cred, want: Want) -> Result<(), NfsStat3> {
     if class & bits != 0 { Ok(()) } else { Err(NfsStat3::ACCES) }
 }
 
+/// Whether `cred` may search the directory of these attributes.
+///
+/// # Errors
+/// The status that the client gets: NOTDIR if it is no directory.
+pub fn search(attr: &Fattr3, cred: &Cred) -> Result<(), NfsStat3> {
+    if attr.ftype != FType3::Dir {
+        return Err(NfsStat3::NOTDIR);
+    }
+    let class = if cred.uid == attr.uid {
+        attr.mode >> 6
+    } else if cred.in_group(attr.gid) {
+        attr.mode >> 3
+    } else {
+        attr.mode
+    };
+    if cred.uid == 0 || class & X != 0 { Ok(()) } else { Err(NfsStat3::ACCES) }
+}
+
 /// Bytes are read and written in regular files only.
 ///
 /// # Errors
@@ -123,6 +141,17 @@ mod tests {
         let of = |ftype| check(&Fattr3 { ftype, ..attr(0o777) }, &cred(10, 20, &[]), Want::Read);
         assert_eq!(of(FType3::Dir), Err(NfsStat3::ISDIR));
         assert_eq!(of(FType3::Lnk), Err(NfsStat3::INVAL));
+    }
+
+    #[test]
+    fn searching_takes_the_x_of_the_callers_class() {
+        let may = |mode, cred| search(&Fattr3 { ftype: FType3::Dir, ..attr(mode) }, &cred);
+        assert_eq!(may(0o677, cred(10, 1, &[])), Err(NfsStat3::ACCES), "the owner's class, not others'");
+        assert_eq!(may(0o100, cred(10, 1, &[])), Ok(()));
+        assert_eq!(may(0o707, cred(1, 2, &[20])), Err(NfsStat3::ACCES));
+        assert_eq!(may(0o001, cred(1, 2, &[3])), Ok(()));
+        assert_eq!(may(0, cred(0, 0, &[])), Ok(()));
+        assert_eq!(search(&attr(0o777), &cred(0, 0, &[])), Err(NfsStat3::NOTDIR));
     }
 
     #[test]

@@ -146,10 +146,10 @@ fn walk(
             continue;
         }
         let (Some(stamp), Some(encoded)) = (stamps.next(), front.get_mut(slot.at..)) else { return false };
-        if encoded.first_chunk() != Some(&(FType3::Reg as u32).to_be_bytes()) {
-            continue;
-        }
-        if !keep && soft.get(stamp.file).is_none() {
+        let of = |ftype: FType3| encoded.first_chunk() == Some(&(ftype as u32).to_be_bytes());
+        let (file, dir) = (of(FType3::Reg), of(FType3::Dir));
+        // Directories are known only where their search permission is checked here.
+        if !(file || dir) || !(file && keep) && soft.get(stamp.file).is_none() {
             continue;
         }
         let Ok(attr) = Fattr3::decode(&mut Reader::new(encoded)) else { return false };

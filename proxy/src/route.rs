@@ -9,6 +9,9 @@ use slice_proto::nfs3::{NfsStat3, Proc3};
 use slice_proto::placement;
 use slice_proto::table::{NamePolicy, RoutingTable, Volume};
 
+/// `ftype3` of a directory, as it stands in handles.
+const DIRECTORY: u8 = 2;
+
 /// What is to be done with an NFSv3 call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plan {
@@ -18,6 +21,9 @@ pub enum Plan {
     Refuse(NfsStat3),
     /// The client's own record goes to the directory server of this site.
     Forward(Site),
+    /// LOOKUP where the entry is at another server than the directory: that server cannot tell whether the caller may
+    /// search the directory, so the µproxy does (DESIGN §8); then as [`Plan::Forward`].
+    Search(Site),
     /// As [`Plan::Forward`] to the file's home site, but what this µproxy has not pushed of the file goes first.
     Setattr(Site),
     /// READDIR or READDIRPLUS of a directory whose entries are spread over several servers; the home site's decides.
@@ -66,7 +72,14 @@ pub fn route(
             Plan::Refuse(NfsStat3::XDEV)
         }
         (_, Target::Entry { dir, name, .. }) => {
-            Plan::Forward(entry(proc, volume, dir, record.get(name.clone()).unwrap_or_default()))
+            let site = entry(proc, volume, dir, record.get(name.clone()).unwrap_or_default());
+            let owner = |site| table.owner(Role::Dir, site);
+            let apart = || matches!(volume.policy, NamePolicy::Hash) && owner(site) != owner(dir.file.home());
+            match proc {
+                Proc3::Lookup if dir.ftype != DIRECTORY => Plan::Refuse(NfsStat3::NOTDIR),
+                Proc3::Lookup if apart() => Plan::Search(site),
+                _ => Plan::Forward(site),
+            }
         }
         _ => Plan::Forward(handle.file.home()),
     }
@@ -151,9 +164,17 @@ mod tests {
             |policy, name: &[u8]| route(Proc3::Lookup, &entry_of(name, None), name, &table(policy, 4), rule);
         assert_eq!(lookup(NamePolicy::Partition, name), Plan::Forward(Site(9)));
         assert_eq!(lookup(MKDIR, name), Plan::Forward(Site(40)));
-        let hashed = placement::site_of_hash(placement::name_hash(5, handle(40).file, name));
-        assert_eq!(lookup(NamePolicy::Hash, name), Plan::Forward(hashed));
+        let hashed = |name: &[u8]| placement::site_of_hash(placement::name_hash(5, handle(40).file, name));
         assert_eq!(lookup(NamePolicy::Hash, b".."), Plan::Forward(Site(40)));
+        for name in [&b"a"[..], b"b", b"c", b"d", b"e", b"f"] {
+            // Site 40 is the first of four servers'.
+            let here = hashed(name).0 % 4 == 0;
+            let plan = if here { Plan::Forward(hashed(name)) } else { Plan::Search(hashed(name)) };
+            assert_eq!(lookup(NamePolicy::Hash, name), plan);
+        }
+        let file = Target::Entry { dir: Handle { ftype: 1, ..handle(40) }, name: 0..4, other: None };
+        let got = route(Proc3::Lookup, &file, name, &table(NamePolicy::Hash, 4), rule);
+        assert_eq!(got, Plan::Refuse(NfsStat3::NOTDIR));
     }
 
     #[test]
@@ -187,7 +208,7 @@ mod tests {
             let target = Target::Entry { dir: handle(site), name: 0..name.len(), other: None };
             for policy in [NamePolicy::Partition, MKDIR, NamePolicy::Hash] {
                 let t = table(policy, 3);
-                if let Plan::Forward(s) | Plan::Setattr(s) = route(proc, &target, &name, &t, rule) {
+                if let Plan::Forward(s) | Plan::Setattr(s) | Plan::Search(s) = route(proc, &target, &name, &t, rule) {
                     prop_assert!(t.owner(Role::Dir, s).is_some());
                 }
             }

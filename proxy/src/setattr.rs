@@ -15,7 +15,7 @@ impl Front {
         };
         match self.push(file, None).await {
             // A file that is gone says so itself.
-            Ok(_) | Err(NfsStat3::STALE) => self.forward_slowly(site, job, None).await,
+            Ok(_) | Err(NfsStat3::STALE) => self.forward_slowly(site, &job, None).await,
             Err(status) => self.fail(job.xid, job.proc, status),
         }
     }

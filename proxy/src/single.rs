@@ -56,6 +56,11 @@ impl Front {
         let soft = self.soft.borrow();
         let state = soft.get(file.file)?;
         permission::check(&state.fresh(self.at())?, &job.cred, Want::Read).ok()?;
+        // EOF is told exactly: what may end in a stripe unit takes the size, too.
+        let end = part.offset + u64::from(part.len);
+        if matches!(part.site, DataSite::Block(_)) && state.size_at_least() <= end {
+            return None;
+        }
         Some((Way::Read(part), state.epoch()?))
     }
 
@@ -123,7 +128,7 @@ impl Front {
         }
         match part.site {
             DataSite::Small(_) if len == part.len || eof == 1 => Ok(()),
-            // A storage node's EOF only says that it has no more.
+            // A storage node's EOF only says that it has no more, and the file is known to go on.
             DataSite::Block(_) if len == part.len => {
                 let eof_at = body_at + 12;
                 reply.head.get_mut(eof_at..eof_at + 4).ok_or(again)?.fill(0);

@@ -208,3 +208,41 @@ fn a_spread_directory_is_listed_whole_in_pages_of_any_size() {
         assert_eq!(slice_proto::xdr::Reader::new(&body).u32(), Ok(NfsStat3::TOOSMALL.0));
     });
 }
+
+#[test]
+fn a_directory_that_may_not_be_searched_hides_its_names_wherever_they_are() {
+    let world = World::new(NamePolicy::Hash);
+    let front = world.start(Exports::default());
+    for n in 0..20u64 {
+        let (id, _) = world.file(n, 1, 0o644);
+        world.files.name(format!("{n}").as_bytes(), id);
+    }
+    let (root, (_, fh)) = (world.root(), world.file(77, 500, 0o644));
+    run(|| async move {
+        let client = Client::new(front.addr, 500);
+        let lookup = async |dir: &[u8], name: &str| {
+            let args = LookupArgs { what: DirOp { dir, name: name.as_bytes() } };
+            let (_, body) = client.raw(program::NFS, 3, Proc3::Lookup as u32, &args).await;
+            NfsStat3(slice_proto::xdr::Reader::new(&body).u32().unwrap())
+        };
+        for n in 0..20 {
+            assert_eq!(lookup(&root, &n.to_string()).await, NfsStat3::OK);
+        }
+        assert_eq!(lookup(&root, "missing").await, NfsStat3::NOENT);
+        assert_eq!(lookup(&fh, "0").await, NfsStat3::NOTDIR);
+        world.files.change(ensemble::root(), |r| r.attr.mode = 0o766);
+        // Attributes count for a second. The fake directory servers check nothing: entries at the home site's own server
+        // would be theirs to refuse.
+        let refused = async || {
+            let mut refused = 0;
+            for n in 0..20 {
+                refused += usize::from(lookup(&root, &n.to_string()).await == NfsStat3::ACCES);
+            }
+            refused
+        };
+        while refused().await == 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!((1..20).contains(&refused().await));
+    });
+}

@@ -175,6 +175,12 @@ impl FileState {
         self.own_ctime != 0
     }
 
+    /// A size that the file has had in this epoch, in which it only grows: attributes of any age, and writes here.
+    #[must_use]
+    pub fn size_at_least(&self) -> u64 {
+        self.attr.map_or(0, |(attr, _)| attr.size).max(self.own_end)
+    }
+
     /// End of the file as far as writes here tell, in this epoch.
     #[must_use]
     pub const fn own_end(&self) -> u64 {

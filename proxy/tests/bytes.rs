@@ -190,6 +190,69 @@ fn a_data_server_that_restarts_changes_the_verifier_once() {
 }
 
 #[test]
+fn a_write_carries_the_verifier_of_when_it_arrived() {
+    run(|| {
+        with_file(0o644, async |world, front, _, fh, client| {
+            let data = bytes(KIB64 + 4096, 1);
+            client.write(fh, 0, &data, StableHow::Unstable).await.unwrap();
+            // Its first part is at the small-file server, its second not answered yet.
+            let release = world.stage.hold_next("block WRITE");
+            let (_, other) = world.file(2, 500, 0o644);
+            let between = async {
+                while world.stage.count("block WRITE") < 2 {
+                    tokio::task::yield_now().await;
+                }
+                // The first part is lost, and the µproxy learns of it by another file's WRITEs.
+                world.smalls.iter().for_each(|s| s.restart());
+                for _ in 0..4 {
+                    client.write(&other, 0, b"x", StableHow::Unstable).await.unwrap();
+                }
+                let second = Client::new(front.addr, 500);
+                for n in 10..20 {
+                    let (_, fh) = world.file(n, 500, 0o644);
+                    second.write(&fh, 0, b"x", StableHow::Unstable).await.unwrap();
+                }
+                release.notify_one();
+            };
+            let writer = Client::new(front.addr, 500);
+            let (wrote, ()) = tokio::join!(writer.write(fh, 0, &data, StableHow::Unstable), between);
+            let committed = client.commit(fh).await.unwrap();
+            assert_ne!(committed.verf, wrote.unwrap().verf, "I7");
+        })
+    });
+}
+
+#[test]
+fn a_commit_waits_for_the_push_and_for_every_data_server() {
+    run(|| {
+        with_file(0o644, async |world, _, id, fh, client| {
+            client.write(fh, 0, &bytes(KIB64 + 4096, 1), StableHow::Unstable).await.unwrap();
+            for held in ["dir PUSH", "block COMMIT", "small COMMIT"] {
+                client.write(fh, KIB64 as u64 - 1, b"xy", StableHow::Unstable).await.unwrap();
+                let release = world.stage.hold_next(held);
+                let early = std::cell::Cell::new(true);
+                let commit = async {
+                    client.commit(fh).await.unwrap();
+                    assert!(!early.get(), "answered before {held}");
+                };
+                let later = async {
+                    world.stage.take_journal();
+                    while world.stage.count(held) == 0 {
+                        tokio::task::yield_now().await;
+                    }
+                    // Whatever else it waits for has its time now.
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    early.set(false);
+                    release.notify_one();
+                };
+                tokio::join!(commit, later);
+            }
+            assert_eq!(world.files.size(id) as usize, KIB64 + 4096);
+        })
+    });
+}
+
+#[test]
 fn a_data_site_that_moves_changes_the_verifier() {
     run(|| {
         with_file(0o644, async |world, _, _, fh, client| {

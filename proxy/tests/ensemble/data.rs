@@ -237,6 +237,6 @@ impl Service for FakeData {
             let file = |fh: &[u8]| FileId(u64::from_be_bytes(fh[16..24].try_into().unwrap()));
             self.nfs(Proc3::from_u32(header.proc).unwrap(), &record, file, &mut reply.head);
         }
-        Handled::Done
+        self.stage.leave(reply)
     }
 }

@@ -300,6 +300,6 @@ impl Service for FakeDir {
             program::NFS => self.nfs(Proc3::from_u32(header.proc).unwrap(), &record, &mut reply.head),
             other => panic!("program {other}"),
         }
-        Handled::Done
+        self.stage.leave(reply)
     }
 }

@@ -31,7 +31,7 @@ use slice_proto::xdr::{Decode, Encode, Reader};
 use slice_proxy::{Exports, Proxy, ProxyConfig, Space};
 use slice_rpc::clock::SystemClock;
 use slice_rpc::tables::{TablesSender, tables};
-use slice_rpc::{Channel, Directory, Message, Target, Workers};
+use slice_rpc::{Channel, Directory, Handled, Message, Target, Workers};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -55,12 +55,39 @@ pub fn block_id(n: u64) -> ServerId {
 pub struct Stage {
     pub journal: Mutex<Vec<String>>,
     faults: Mutex<Vec<(String, u32)>>,
+    held: Mutex<Option<(String, Arc<tokio::sync::Notify>)>>,
 }
 
 impl Stage {
     /// The next call written like this in the journal gets this status instead of an answer.
     pub fn fail_next(&self, call: &str, status: u32) {
         self.faults.lock().unwrap().push((call.to_owned(), status));
+    }
+
+    /// The next call written like this in the journal is executed, but answered only once the notify is.
+    pub fn hold_next(&self, call: &str) -> Arc<tokio::sync::Notify> {
+        let release = Arc::<tokio::sync::Notify>::default();
+        *self.held.lock().unwrap() = Some((call.to_owned(), Arc::clone(&release)));
+        release
+    }
+
+    /// Answers a call that was executed, now or once it is released.
+    pub fn leave(&self, reply: &mut Message) -> Handled {
+        let last = self.journal.lock().unwrap().last().cloned();
+        let mut held = self.held.lock().unwrap();
+        match held.take() {
+            Some((call, release)) if Some(&call) == last.as_ref() => {
+                let reply = std::mem::take(reply);
+                Handled::Later(Box::pin(async move {
+                    release.notified().await;
+                    reply
+                }))
+            }
+            other => {
+                *held = other;
+                Handled::Done
+            }
+        }
     }
 
     /// Notes a call; the status that it is to fail with, if it is to.

@@ -3,7 +3,7 @@
 //! | key | value |
 //! | --- | --- |
 //! | `A` file id | [`crate::records::AttrRec`] |
-//! | `E` directory id ‖ top 47 bits of the name hash, 6 bytes | [`crate::records::Bucket`]: the names with that hash |
+//! | `E` directory id ‖ top 47 bits of the name hash, 6 bytes | [`crate::bucket::Bucket`]: the names with that hash |
 //! | `R` client (16) ‖ slot (2) | [`crate::replies`]: the ring of a client's replies |
 //! | `J` sequence | [`crate::tx::journal`]: what an operation of ours owes to peers |
 //! | `M` sender ‖ sequence | empty: a peer's operation whose effects have been applied |

@@ -11,9 +11,9 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | [`server`], [`config`], [`routes`] | opening, sites, the routing table |
+//! | `server`, `config`, `routes` | opening, sites, the routing table |
 //! | `service`, `call`, `reply` | records in, replies out |
-//! | `records`, `keys` | what stands in the store |
+//! | `records`, `bucket`, `keys` | what stands in the store |
 //! | `state` | hot records, a mutex a site, held records, file ids |
 //! | `decide` | what each operation does: pure, a file a procedure |
 //! | `tx` | carries it out, here and at peers; recovery |
@@ -22,6 +22,7 @@
 //! | `read`, `readdir`, `push`, `lists` | the rest |
 #![forbid(unsafe_code)]
 
+mod bucket;
 mod call;
 mod config;
 mod data;

@@ -1,8 +1,9 @@
 //! What the checker asks: every attribute record, every entry, whether all is settled.
 
+use crate::bucket::Bucket;
 use crate::error::Result;
 use crate::keys;
-use crate::records::{AttrRec, Bucket};
+use crate::records::AttrRec;
 use crate::server::Inner;
 use crate::state::status_of;
 use bytes::Bytes;

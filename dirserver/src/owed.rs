@@ -32,7 +32,7 @@ type Interrupted = (FileId, Resize, OpId);
 /// What is owed.
 pub(crate) struct Owed {
     purges: Mutex<VecDeque<(FileId, Purge, Ticket)>>,
-    /// Purges and resizes that are not done.
+    /// Purges, interrupted resizes and completed intentions that are not done with.
     open: AtomicUsize,
     interrupted: Mutex<Vec<Interrupted>>,
     /// Set once all interrupted changes of size are finished: what their replies say is true then.
@@ -117,13 +117,14 @@ impl Owed {
     /// An intention is fulfilled.
     pub(crate) fn completed(&self, id: Option<IntentionId>) {
         if let Some(id) = id {
+            self.open.fetch_add(1, Ordering::Relaxed);
             self.completed.lock().push(id);
             self.bell.notify_one();
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.open.load(Ordering::Relaxed) + self.completed.lock().len()
+        self.open.load(Ordering::Relaxed)
     }
 }
 
@@ -145,7 +146,9 @@ pub(crate) async fn run(inner: &Arc<Inner>) {
             tokio::time::sleep(GATHER).await;
             while purge_some(inner).await {}
             let ids = std::mem::take(&mut *owed.completed.lock());
+            let n = ids.len();
             complete(inner, ids).await;
+            owed.open.fetch_sub(n, Ordering::Relaxed);
         }
     };
     tokio::join!(resizes, rest);
@@ -180,7 +183,5 @@ async fn purge_one(inner: &Arc<Inner>, file: FileId, purge: Purge) {
     let id = intend(inner, IntentKind::Remove, file, purge.epoch, 0, purge.reach).await;
     // A newer epoch than the last one can only be a purge's that came before us.
     let _ = cut(inner, file, purge.epoch, purge.reach, Cut::All).await;
-    if let Some(id) = id {
-        inner.owed.completed.lock().push(id);
-    }
+    inner.owed.completed(id);
 }

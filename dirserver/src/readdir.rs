@@ -3,12 +3,13 @@
 //! One range scan over the directory's names that are here, in cookie order; the cookie is the key, so that going on is a
 //! seek, and no entry that is there throughout is skipped or repeated (I2).
 
+use crate::bucket::Bucket;
 use crate::call::{Bad, Head, open};
 use crate::decide::perm;
 use crate::keys;
 use crate::owed::attr_key;
 use crate::read::{Read, handle_of};
-use crate::records::{AttrRec, Bucket};
+use crate::records::AttrRec;
 use crate::reply::{self, Writer};
 use crate::routes::Routes;
 use crate::server::{Admission, Inner};

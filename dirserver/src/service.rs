@@ -32,6 +32,12 @@ impl Service for DirServer {
             Err(RpcError::NotACall(_)) => return Handled::Close,
         };
         let xid = header.xid;
+        if (header.prog, header.vers, header.proc) == (program::NFS, version::NFS3, Proc3::Null as u32) {
+            // Who only asks whether we are here need not be a µproxy.
+            self.inner.counters.nfs(Proc3::Null);
+            encode_success(&mut reply.head, xid);
+            return Handled::Done;
+        }
         let refused = match (header.prog, header.vers) {
             (program::NFS, version::NFS3) => match nfs_head(&header, &record) {
                 Ok(head) => return nfs(&self.inner, record, head, reply),
@@ -67,10 +73,6 @@ fn nfs_head(header: &CallHeader<'_>, record: &[u8]) -> Result<Head, ReplyStatus>
 fn nfs(inner: &Arc<Inner>, record: BytesMut, head: Head, out: &mut Message) -> Handled {
     inner.counters.nfs(head.proc);
     match head.proc {
-        Proc3::Null => {
-            encode_success(&mut out.head, head.xid);
-            Handled::Done
-        }
         Proc3::Getattr | Proc3::Lookup | Proc3::Access | Proc3::Readlink => {
             reading(inner, record, head, out, read::read)
         }
@@ -84,8 +86,14 @@ fn nfs(inner: &Arc<Inner>, record: BytesMut, head: Head, out: &mut Message) -> H
         | Proc3::Rmdir
         | Proc3::Rename
         | Proc3::Link => tx::mutate(inner, Call::new(record, head), out),
-        // Data, and what the µproxy answers itself.
-        Proc3::Read | Proc3::Write | Proc3::Commit | Proc3::Fsstat | Proc3::Fsinfo | Proc3::Pathconf => {
+        // Answered above; data; and what the µproxy answers itself.
+        Proc3::Null
+        | Proc3::Read
+        | Proc3::Write
+        | Proc3::Commit
+        | Proc3::Fsstat
+        | Proc3::Fsinfo
+        | Proc3::Pathconf => {
             encode_reply(&mut out.head, head.xid, ReplyStatus::ProcUnavail);
             Handled::Done
         }

@@ -1,5 +1,5 @@
 //! Operations over several servers, interrupted at every step of the protocol by the death of any server.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod common;
 

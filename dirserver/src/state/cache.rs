@@ -1,7 +1,8 @@
 //! Hot records in memory, bounded in bytes. A cell is never changed: a change puts a new cell in its place, so that a
 //! reader needs no lock and sees a record whole.
 
-use crate::records::{AttrRec, Bucket};
+use crate::bucket::Bucket;
+use crate::records::AttrRec;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache as Quick;
 use slice_proto::ids::FileId;

@@ -8,9 +8,10 @@
 pub(crate) mod cache;
 pub(crate) mod locks;
 
+use crate::bucket::Bucket;
 use crate::error::{Error, Result};
 use crate::keys;
-use crate::records::{AttrRec, Bucket, decode_number, encode_number};
+use crate::records::{AttrRec, decode_number, encode_number};
 use cache::{AttrCell, Cache, NamesCell, NamesKey};
 use locks::{Locks, Turn};
 use parking_lot::{Mutex, MutexGuard};

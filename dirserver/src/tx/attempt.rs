@@ -13,11 +13,12 @@
 
 use super::held::Held;
 use super::journal;
+use crate::bucket::Bucket;
 use crate::decide::effect::{After, apply};
 use crate::decide::{self, Caller, Change, Missing, NameKey, Op, Outcome, Reply, View};
 use crate::error::Error;
 use crate::keys;
-use crate::records::{AttrRec, Bucket, Purge};
+use crate::records::{AttrRec, Purge};
 use crate::replies::Running;
 use crate::reply::Writer;
 use crate::routes::Routes;

@@ -1,6 +1,7 @@
 //! What an operation with parts at peers holds.
 
-use crate::records::{AttrRec, Bucket};
+use crate::bucket::Bucket;
+use crate::records::AttrRec;
 use crate::state::cache::{AttrCell, NamesCell};
 use bytes::Bytes;
 use slice_proto::ids::{FileId, ServerId};

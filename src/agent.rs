@@ -63,13 +63,22 @@ impl Agent {
     /// The coordinator's sentence, if it will not have the server; a failure to adopt.
     pub async fn run(self) -> Result<()> {
         let mut pause = FIRST_PAUSE;
+        let mut told = String::new();
         loop {
             let outcome = self.tied(&mut pause).await;
+            if let Err(error) = &outcome {
+                // Once for each reason, not for each attempt.
+                let reason = error.to_string();
+                if reason != told && pause > FIRST_PAUSE {
+                    tracing::warn!(server = %self.server, role = %self.role, error = %reason, "not tied to the coordinator");
+                    told = reason;
+                }
+            } else {
+                told.clear();
+            }
             match outcome {
                 Ok(()) => tracing::info!(server = %self.server, "the coordinator ended the watch"),
-                Err(Error::Control(e)) if e.is_passing() => {
-                    tracing::info!(server = %self.server, error = %e, "tied again later")
-                }
+                Err(Error::Control(e)) if e.is_passing() => {}
                 Err(e) => return Err(e),
             }
             tokio::time::sleep(pause).await;

@@ -14,13 +14,15 @@ use slice_rpc::clock::SharedClock;
 use slice_smallfile::{SmallConfig, SmallFileStore};
 use slice_store::EngineKind;
 use std::hash::Hasher;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Pause between attempts to reach a coordinator that is away: nothing tells when it is back.
+/// Pause between attempts to reach a coordinator that is away, or a store that is open elsewhere: nothing tells when.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How long a process that was killed may take to be gone: its memory is freed first.
+const GOING: Duration = Duration::from_secs(5);
 
 /// Whose a store is.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +48,7 @@ pub async fn find_or_make(
     client: &Client,
 ) -> Result<Made> {
     if let Some(made) = find(role, data, engine, identity)? {
+        free(data).await;
         return Ok(made);
     }
     let status = patient_status(client).await?;
@@ -92,6 +95,19 @@ pub fn find(
     }
 }
 
+/// Waits a while for a store that another process has open: usually one that was just killed, and is going. If it does
+/// not go, opening the store says so.
+pub async fn free(data: &Path) {
+    let until = tokio::time::Instant::now() + GOING;
+    while tokio::time::Instant::now() < until {
+        let file = std::fs::File::open(data.join("lock"));
+        if !file.is_ok_and(|f| matches!(f.try_lock(), Err(std::fs::TryLockError::WouldBlock))) {
+            return;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
 /// Asks the coordinator until it answers.
 async fn patient_status(client: &Client) -> Result<pb::StatusReply> {
     let mut told = false;
@@ -110,7 +126,7 @@ async fn patient_status(client: &Client) -> Result<pb::StatusReply> {
 }
 
 fn make(role: Role, data: &Path, made: &Made, identity: &Identity) -> Result<()> {
-    std::fs::create_dir_all(data).map_err(Error::io("make", data))?;
+    make_dir(data)?;
     let (data, identity) = (data.to_owned(), identity.clone());
     let Made { server, engine, .. } = *made;
     match role {
@@ -158,6 +174,16 @@ pub async fn open(
         }
         other => return Err(Error::usage(format!("a {other} keeps no store of this kind"))),
     })
+}
+
+/// Makes a directory that only its owner may look into: it will hold users' files and the ensemble's secret. One that is
+/// there stays as it is.
+///
+/// # Errors
+/// A sentence.
+pub fn make_dir(dir: &Path) -> Result<()> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(Error::io("make", dir))
 }
 
 /// Names the file system that a path lies on: the same number for all processes on this machine. 0 if unknown.

@@ -5,7 +5,7 @@ use crate::ensemble::{Ensemble, Phase, Registration};
 use crate::error::{Error, Result};
 use crate::heard::Voice;
 use futures_util::stream::{BoxStream, StreamExt};
-use slice_proto::control::auth::{PROOF_KEY, Proof};
+use slice_proto::control::auth::{AuthError, PROOF_KEY, Proof};
 use slice_proto::control::pb::control_server::{Control, ControlServer};
 use slice_proto::control::{pb, sites_from_wire, sites_to_wire};
 use slice_proto::ids::{Role, ServerId, TableEpoch};
@@ -68,7 +68,13 @@ impl Face {
             .and_then(|proof| self.0.nonces.lock().take(&proof, now_ns).map(|()| proof));
         proof.map_err(|error| {
             tracing::info!(peer = ?request.remote_addr(), %error, "a control call is refused");
-            Status::unauthenticated(error.to_string())
+            match error {
+                // Clocks are set right, and a flood passes: a server that runs must not give up for it.
+                AuthError::Clock { .. } | AuthError::Busy => Status::unavailable(error.to_string()),
+                AuthError::Missing | AuthError::Wrong | AuthError::Replayed => {
+                    Status::unauthenticated(error.to_string())
+                }
+            }
         })
     }
 

@@ -70,29 +70,46 @@ fn log_dir(data: &Path) -> PathBuf {
 }
 
 impl Coordinator {
-    /// Makes the coordinator of a new ensemble in the directory of `config`. Blocks.
+    /// Makes the coordinator of a new ensemble in the directory of `config`, all or nothing: it is built aside and
+    /// renamed. Blocks.
     ///
     /// # Errors
     /// An [`Error`] if the plan cannot be carried out, or if there is a coordinator already: nothing is overwritten.
     pub fn format(config: &CoordinatorConfig, plan: Plan) -> Result<()> {
         let ensemble = Ensemble::new(plan, config.server, config.address.clone())?;
-        std::fs::create_dir_all(&config.data).map_err(Error::io("make", &config.data))?;
-        if slice_store::read_stamp(&config.data).is_err() {
-            // A format that did not come to its end left a log without a store.
-            let dir = log_dir(&config.data);
-            match std::fs::remove_dir_all(&dir) {
+        let data = &config.data;
+        match slice_store::read_stamp(data) {
+            Err(slice_store::Error::Absent { .. }) => {}
+            Ok((found, _)) => {
+                return Err(slice_store::Error::Exists { dir: data.clone(), stamp: found.to_string() }.into());
+            }
+            Err(e) => return Err(e.into()),
+        }
+        let aside = data.join("making");
+        // What a format left that did not come to its end.
+        for left in [&aside, &log_dir(data)] {
+            match std::fs::remove_dir_all(left) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::io("remove", dir)(e));
+                    return Err(Error::io("remove", left)(e));
                 }
-                _ => Log::format(&dir, config.identity.ensemble)?,
+                _ => {}
             }
         }
-        // The store comes after the log: its stamp is what says that there is a coordinator.
-        Store::format(&config.data, config.engine, stamp(config))?;
-        let store = Store::open(&config.data, config.engine, stamp(config))?;
+        std::fs::create_dir_all(&aside).map_err(Error::io("make", &aside))?;
+        Log::format(&log_dir(&aside), config.identity.ensemble)?;
+        Store::format(&aside, config.engine, stamp(config))?;
+        let store = Store::open(&aside, config.engine, stamp(config))?;
         let mut batch = Batch::new();
         batch.put(stored::KEY, stored::encode(&ensemble));
-        Ok(store.commit(batch)?.wait_blocking()?)
+        store.commit(batch)?.wait_blocking()?;
+        drop(store);
+        // The store comes last: its stamp is what says that there is a coordinator.
+        for part in ["log", "store"] {
+            let from = aside.join(part);
+            std::fs::rename(&from, data.join(part)).map_err(Error::io("rename", &from))?;
+            crate::log::sync_dir(data)?;
+        }
+        std::fs::remove_dir_all(&aside).map_err(Error::io("remove", &aside))
     }
 
     /// Opens the coordinator in the directory of `config`. Tables are published to `tables` too, for this process.

@@ -19,7 +19,7 @@ pub async fn run(args: CoordinatorArgs) -> Result<()> {
     let data = args.data.clone().ok_or_else(|| needs("coordinator", "--data DIR"))?;
     let secret = args.identity.clone().unwrap_or_else(|| data.join("identity"));
     let identity = if args.format {
-        std::fs::create_dir_all(&data).map_err(Error::io("make", &data))?;
+        store::make_dir(&data)?;
         identity::read_or_make(&secret)?
     } else {
         identity::read(&secret)?
@@ -36,7 +36,10 @@ pub async fn run(args: CoordinatorArgs) -> Result<()> {
     };
     let engine = args.store.map(|e| e.0);
     let config = match store::find(Role::Coordinator, &data, engine, &identity)? {
-        Some(made) => config(made.server, made.engine),
+        Some(made) => {
+            store::free(&data).await;
+            config(made.server, made.engine)
+        }
         None if args.format => {
             let fresh = config(ServerId(identity::random_id()?), engine.unwrap_or_default());
             Coordinator::format(&fresh, plan(&args.plan, true)?)?;

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// Between looks at what another process does.
 const TICK: Duration = Duration::from_millis(20);
+/// Looks until something is taken to be stuck: two minutes, as the machine may be busy.
+const PATIENCE: u32 = 6000;
 
 fn slice(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_slice"));
@@ -19,8 +21,18 @@ fn slice(arguments: &[&str]) -> Command {
     command
 }
 
+/// Runs it to its end, which must come by itself.
 fn run(arguments: &[&str]) -> Output {
-    slice(arguments).output().unwrap()
+    let mut child = slice(arguments).spawn().unwrap();
+    for _ in 0..PATIENCE {
+        if child.try_wait().unwrap().is_some() {
+            return child.wait_with_output().unwrap();
+        }
+        std::thread::sleep(TICK);
+    }
+    child.kill().unwrap();
+    let said = child.wait_with_output().unwrap();
+    panic!("{arguments:?} did not end: {}", String::from_utf8_lossy(&said.stderr));
 }
 
 /// A port that is free now.
@@ -88,7 +100,7 @@ fn alive(raw: u32) -> bool {
 }
 
 fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    for _ in 0..3000 {
+    for _ in 0..PATIENCE {
         if done() {
             return;
         }

@@ -22,6 +22,7 @@ use crate::cli::up::UpArgs;
 use crate::error::{Error, Result};
 use crate::identity;
 use crate::plan::plan;
+use crate::store::make_dir;
 use ensemble_file::EnsembleFile;
 use layout::{Layout, replace_file};
 use serde::Serialize;
@@ -29,13 +30,16 @@ use slice_coordinator::{Coordinator, CoordinatorConfig, TAKE_OVER_AFTER};
 use slice_proto::ids::{Role, ServerId};
 use slice_proto::secret::Identity;
 use std::fs::{File, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Where everything is kept unless flags say otherwise.
 const DATA: &str = "slice-data";
+/// How long a process that was killed may take to be gone, and how often we look: nothing tells.
+const GOING: Duration = Duration::from_secs(3);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// What may stand in a directory that holds no ensemble yet: what file systems and an earlier start leave.
 const MAY_STAND: [&str; 7] =
     ["lost+found", "up.lock", "identity", "identity.new", "layout.new", "ensemble.json", "log"];
@@ -70,13 +74,14 @@ impl Deployment {
         drop(exports);
         let listen = args.listen.unwrap_or_else(|| SocketAddr::from(PROXY_LISTEN));
         let data = args.data.clone().unwrap_or_else(|| PathBuf::from(DATA));
-        std::fs::create_dir_all(&data).map_err(Error::io("make", &data))?;
+        make_dir(&data)?;
         let dir = data.canonicalize().map_err(Error::io("read", &data))?;
         let lock = lock(&dir)?;
-        // Before anything is made: a port that is taken is the most likely mistake.
-        TcpListener::bind(listen).map_err(|source| Error::Listen { addr: listen, source })?;
         EnsembleFile::remove(&dir)?;
-        let (layout, identity) = match Layout::find(&dir, &args)? {
+        let found = Layout::find(&dir, &args)?;
+        // Before anything is made: a port that is taken is the most likely mistake.
+        bindable(listen, found.is_some())?;
+        let (layout, identity) = match found {
             Some(layout) => (layout, identity::read(&dir.join("identity"))?),
             None => begin(&dir, &args)?,
         };
@@ -163,6 +168,20 @@ pub fn print_out(text: &str) -> Result<()> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::io("write", "standard output")(e)),
         _ => Ok(()),
+    }
+}
+
+/// Whether `addr` can be listened on. `again`: the µproxy of an earlier start may have been killed just now, and be going.
+fn bindable(addr: SocketAddr, again: bool) -> Result<()> {
+    let until = Instant::now() + if again { GOING } else { Duration::ZERO };
+    loop {
+        match TcpListener::bind(addr) {
+            Ok(_) => return Ok(()),
+            Err(e) if e.kind() == ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(LOOK_AGAIN)
+            }
+            Err(source) => return Err(Error::Listen { addr, source }),
+        }
     }
 }
 

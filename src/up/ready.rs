@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use bytes::BytesMut;
+use slice_coordinator::client::Client;
 use slice_proto::ids::{ServerId, Xid};
 use slice_proto::rpc_msg::{OpaqueAuth, ReplyHeader, ReplyStatus, encode_call, program, version};
 use slice_proto::xdr::{Put, Reader};
@@ -35,6 +36,20 @@ pub async fn mounted(addr: SocketAddr, path: &str) -> Result<()> {
             return Ok(());
         }
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Resolves when every server of the ensemble has registered since the coordinator started. Waits for ever.
+///
+/// # Errors
+/// A sentence if the coordinator will not say.
+pub async fn all_heard(client: &Client) -> Result<()> {
+    loop {
+        match client.status().await {
+            Ok(status) if status.servers.iter().all(|s| s.heartbeat_age_ms.is_some()) => return Ok(()),
+            Err(error) if !error.is_passing() => return Err(error.into()),
+            _ => tokio::time::sleep(PAUSE).await,
+        }
     }
 }
 

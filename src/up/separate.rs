@@ -15,13 +15,16 @@ use crate::signals;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
+use slice_coordinator::client::Client;
 use slice_proto::ids::Role;
+use slice_rpc::clock::SystemClock;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
@@ -101,7 +104,7 @@ pub async fn run(mut deployment: Deployment) -> Result<()> {
         .collect();
     let listen = nursery.deployment.listen;
     let started = tokio::select! {
-        up = ready::mounted(listen, nursery.deployment.volume()) => up.map(|()| true),
+        up = nursery.ready(listen) => up.map(|()| true),
         Some(error) = failures.recv() => Err(error),
         () = stop.wait() => Ok(false),
     };
@@ -128,6 +131,14 @@ fn specs(layout: &Layout) -> Vec<Spec> {
 }
 
 impl Nursery {
+    /// Resolves when the mount works and every server has come: a mount alone needs no storage node.
+    async fn ready(&self, listen: SocketAddr) -> Result<()> {
+        ready::mounted(listen, self.deployment.volume()).await?;
+        let identity = self.deployment.identity.clone();
+        let client = Client::new(&self.control.to_string(), identity, Arc::new(SystemClock))?;
+        ready::all_heard(&client).await
+    }
+
     /// Keeps a child alive until the stop.
     async fn raise(&self, spec: &Spec) -> Result<()> {
         let mut pause = FIRST_PAUSE;

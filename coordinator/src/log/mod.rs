@@ -16,6 +16,7 @@ mod writer;
 
 use crate::error::{Error, Result};
 use parking_lot::{Condvar, Mutex};
+pub(crate) use segment::sync_dir;
 use slice_proto::ids::EnsembleId;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -207,18 +207,21 @@ fn both(before: Report, after: Report) -> Report {
 async fn settle(servers: &[&Asked], limit: Duration) -> Result<(), Error> {
     let until = Instant::now() + limit;
     loop {
-        let mut unsettled = 0;
+        let mut unsettled = Vec::new();
         for asked in servers {
             // A server without the procedure has nothing that could be unsettled.
             if let Some(res) = asked.try_call::<SettledRes>(PeerProc::Settled, &()).await? {
                 asked.check("SETTLED", res.status)?;
-                unsettled += res.unsettled;
+                if res.unsettled > 0 {
+                    unsettled.push(format!("{} {}: {}", asked.role, asked.server, res.unsettled));
+                }
             }
         }
-        if unsettled == 0 {
+        if unsettled.is_empty() {
             return Ok(());
         }
         if Instant::now() >= until {
+            let unsettled = unsettled.join(", ");
             return Err(Error::Unsettled { unsettled, waited: limit });
         }
         tokio::time::sleep(SETTLE_POLL).await;

@@ -60,10 +60,10 @@ pub enum Error {
         server: ServerId,
     },
     /// Servers still have work under way.
-    #[error("after {} s {unsettled} operations are still under way: try again when the ensemble is at rest", waited.as_secs())]
+    #[error("after {} s there is still something under way ({unsettled}): try again when the ensemble is at rest", waited.as_secs())]
     Unsettled {
-        /// How much.
-        unsettled: u64,
+        /// Where, and how much.
+        unsettled: String,
         /// How long it was waited for.
         waited: Duration,
     },

@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rustix::process::Signal;
 use slice_load::client;
-use slice_tests::ensemble::{Ensemble, Layout, Options, Policy};
+use slice_tests::ensemble::{Ensemble, Layout, Options, Policy, Server};
 use slice_tests::ganesha::Ganesha;
 use slice_tests::model::run::Figures;
 use slice_tests::model::{Faults, Settings, run};
@@ -111,20 +111,27 @@ struct Killer<'e> {
 /// The program starts a dead server again at once; opening its store takes a moment.
 const BACK_LIMIT: Duration = Duration::from_secs(60);
 
-impl Faults for Killer<'_> {
-    fn kill(&mut self, rng: &mut StdRng) -> Result<String, Error> {
-        let servers = loop {
+impl Killer<'_> {
+    /// Waits until at most `most` of those killed are still away.
+    fn wait(&mut self, most: usize) -> Result<Vec<Server>, Error> {
+        loop {
             let servers = self.ensemble.servers()?;
             // `ensemble.json` names another process when a server is back.
             self.killed.retain(|pid, _| servers.iter().any(|s| s.pid == *pid));
-            if self.killed.len() < 2 {
-                break servers;
+            if self.killed.len() <= most {
+                return Ok(servers);
             }
             let longest = self.killed.values().map(Instant::elapsed).max().unwrap_or_default();
             assert!(longest < BACK_LIMIT, "killed servers do not come back: {:?}", self.killed);
             // The file is written by another process: there is nothing to wait for but time.
             std::thread::sleep(Duration::from_millis(20));
-        };
+        }
+    }
+}
+
+impl Faults for Killer<'_> {
+    fn kill(&mut self, rng: &mut StdRng) -> Result<String, Error> {
+        let servers = self.wait(1)?;
         let alive: Vec<_> = servers.iter().filter(|s| !self.killed.contains_key(&s.pid)).collect();
         let victim = alive.choose(rng).copied().expect("a server that lives");
         self.ensemble.signal(victim, Signal::KILL)?;
@@ -144,6 +151,7 @@ fn faulty(policy: Policy) {
     let mut killer = Killer { ensemble: &ensemble, killed: HashMap::new() };
     let figures = sequence(port, port, "/", &settings, Some(&mut killer));
     assert!(figures.killed > 0, "nothing was killed");
+    killer.wait(0).unwrap();
     checked(&ensemble);
     ensemble.stop().unwrap();
 }

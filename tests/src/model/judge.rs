@@ -51,6 +51,8 @@ impl Judgement {
         let node = fs.node(at.dir)?;
         if !node.alive() {
             self.add(&[NfsStat3::STALE]);
+            // The handle still tells the type.
+            self.add_if(!node.is_dir(), &[NfsStat3::NOTDIR]);
             return None;
         }
         if !node.is_dir() {
@@ -130,14 +132,16 @@ pub fn judge(fs: &Fs, cred: &Cred, op: &Op) -> Judgement {
         }
         Op::Read { node, .. } => {
             j.file(fs, *node);
-            // Attributes of one that is gone may still be known, and be asked first.
+            // Attributes of one that is gone may still be known for a second, and its bytes be there until they are purged.
             let node = fs.node(*node);
+            j.or_ok = node.is_some_and(|n| !n.alive() && n.bytes().is_some());
             let may = |n: &Node| n.owned(cred) || n.may(cred, 4) || n.may(cred, 1);
             j.add_if(node.is_some_and(|n| !may(n)), &[NfsStat3::ACCES]);
         }
         Op::Write { node, .. } => {
             j.file(fs, *node);
             let node = fs.node(*node);
+            j.or_ok = node.is_some_and(|n| !n.alive() && n.bytes().is_some());
             j.add_if(node.is_some_and(|n| !n.owned(cred) && !n.may(cred, 2)), &[NfsStat3::ACCES]);
         }
         Op::Commit(node) => {
@@ -183,8 +187,8 @@ pub fn judge(fs: &Fs, cred: &Cred, op: &Op) -> Judgement {
         }
         Op::Readdir { scan, .. } | Op::Readdirplus { scan, .. } => {
             let Some(dir) = fs.scans.get(*scan).map(|s| s.dir) else { return j };
+            j.add_if(fs.node(dir).is_some_and(|n| !n.is_dir()), &[NfsStat3::NOTDIR]);
             let Some(node) = j.node(fs, dir) else { return j };
-            j.add_if(!node.is_dir(), &[NfsStat3::NOTDIR]);
             j.add_if(!node.may(cred, 4), &[NfsStat3::ACCES]);
             if j.errors.is_empty() && matches!(op, Op::Readdirplus { .. }) && !node.may(cred, 1) {
                 // Looking into what is listed takes the right to search; whether listing it does is the server's choice.

@@ -34,6 +34,8 @@ pub(crate) const MODE_BITS: u32 = 0o7777;
 /// mtime was set to a given time since the last push: the next push under the same sequence replaces it, even by
 /// an earlier one, as a write does.
 const FLAG_MTIME_SET: u16 = 1;
+/// An exclusive CREATE made it: it has a verifier, which may be all zeros.
+const FLAG_EXCLUSIVE: u16 = 2;
 
 /// The attribute record of a file or directory, at its home site.
 ///
@@ -41,7 +43,7 @@ const FLAG_MTIME_SET: u16 = 1;
 /// offset length field
 ///      0      1 version, 1
 ///      1      1 ftype3
-///      2      2 flags: bit 0 mtime was set to a given time
+///      2      2 flags: bit 0 mtime was set to a given time; bit 1 it has a verifier
 ///      4      4 mode: 12 bits
 ///      8      4 uid             12  4 gid
 ///     16      4 nlink           20  4 placement policy
@@ -49,7 +51,7 @@ const FLAG_MTIME_SET: u16 = 1;
 ///     36      8 size            44  8 atime, ns      52  8 mtime, ns      60  8 ctime, ns
 ///     68      8 file epoch      76  8 set-attribute sequence              84  8 reach
 ///     92      8 parent, of a directory              100  8 count of entries, of a directory
-///    108      8 verifier of the exclusive CREATE that made it, 0 if none
+///    108      8 verifier of the exclusive CREATE that made it, 0 and flag 1 unset if none
 ///    116      4 length of the symlink target, then the target
 /// ```
 /// Fixed fields first, at fixed places, so that reading is a walk without branches; what a symlink needs stands last.
@@ -91,8 +93,8 @@ pub struct AttrRec {
     pub parent: FileId,
     /// A directory's count of entries.
     pub entries: u64,
-    /// Verifier of the exclusive CREATE that made it.
-    pub verf: [u8; 8],
+    /// Verifier of the exclusive CREATE that made it, if one did.
+    pub verf: Option<[u8; 8]>,
     /// What a symlink points to.
     pub target: Bytes,
 }
@@ -131,7 +133,7 @@ impl AttrRec {
             reach: if regular { THRESHOLD } else { 0 },
             parent: FileId(0),
             entries: 0,
-            verf: [0; 8],
+            verf: None,
             target: Bytes::new(),
         }
     }
@@ -149,7 +151,8 @@ impl AttrRec {
         w.put_u8(VERSION);
         // ftype3 is below 8.
         w.put_u8(self.ftype as u8);
-        w.put_u16(if self.mtime_set { FLAG_MTIME_SET } else { 0 });
+        let flag = |set, flag| if set { flag } else { 0 };
+        w.put_u16(flag(self.mtime_set, FLAG_MTIME_SET) | flag(self.verf.is_some(), FLAG_EXCLUSIVE));
         for v in [
             self.mode,
             self.uid,
@@ -176,7 +179,7 @@ impl AttrRec {
         for v in words {
             w.put_u64(v);
         }
-        w.put_slice(&self.verf);
+        w.put_slice(&self.verf.unwrap_or_default());
         w.put_u32(self.target.len() as u32);
         w.put_slice(&self.target);
         w.freeze()
@@ -214,7 +217,7 @@ impl AttrRec {
                 reach: r.u64()?,
                 parent: FileId(r.u64()?),
                 entries: r.u64()?,
-                verf: r.fixed()?,
+                verf: Some(r.fixed()?).filter(|_| flags & FLAG_EXCLUSIVE != 0),
                 target: {
                     let len = r.u32()? as usize;
                     bytes.slice_ref(r.take(len)?)
@@ -409,7 +412,7 @@ mod tests {
         let mut rec = AttrRec::new(FType3::Lnk, VolumeId(3), 4, 0o777, 5, 6, 7);
         rec.target = Bytes::from_static(b"over/there");
         rec.mtime_set = true;
-        rec.verf = [8; 8];
+        rec.verf = Some([0; 8]);
         let bytes = rec.encode();
         assert_eq!(bytes.len(), 120 + 10);
         assert_eq!(AttrRec::decode(b"k", &bytes).unwrap(), rec);

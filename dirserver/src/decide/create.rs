@@ -28,7 +28,7 @@ pub(crate) fn create(
         }
         CreateHow::Exclusive(verf) => {
             let mut rec = record(FType3::Reg, &Sattr3::default(), EXCLUSIVE_MODE, &place.dir.rec, who);
-            rec.verf = verf;
+            rec.verf = Some(verf);
             rec
         }
     };
@@ -68,7 +68,7 @@ fn found(
             // All 8 bytes are kept, so only a retransmission finds its own (section 3.3.8).
             let rec = if regular { view.attr(there.file)? } else { None };
             match rec {
-                Some(cell) if cell.rec.verf == verf => {}
+                Some(cell) if cell.rec.verf == Some(verf) => {}
                 _ => return Err(NfsStat3::EXIST.into()),
             }
         }

@@ -265,11 +265,11 @@ fn mount_line(line: &str) -> bool {
     line.contains("mount ") && line.contains("port=")
 }
 
-/// The program under test: `SLICE_BIN`, else the release build, else the debug build.
+/// The program under test: `SLICE_BIN`, else the last build, release or debug.
 pub fn binary() -> Result<PathBuf, Error> {
-    let given = std::env::var_os("SLICE_BIN").map(PathBuf::from);
     let built = ["release/slice", "debug/slice"].map(|path| paths::target().join(path));
-    let found = given.into_iter().chain(built).find(|path| path.is_file());
+    let last = built.into_iter().max_by_key(|path| fs::metadata(path).and_then(|m| m.modified()).ok());
+    let found = std::env::var_os("SLICE_BIN").map(PathBuf::from).or(last).filter(|path| path.is_file());
     found.and_then(|path| path.canonicalize().ok()).ok_or_else(|| Error::Missing {
         what: "the program slice (cargo build --release)".into(),
         package: "cargo",

@@ -1,7 +1,7 @@
 //! MKDIR (RFC 1813 section 3.3.9).
 
 use super::make::{free_place, make, record};
-use super::{At, Caller, LINK_MAX, Outcome, Stop, View};
+use super::{At, Caller, Outcome, SUBDIR_MAX, Stop, View};
 use slice_proto::nfs3::{FType3, NfsStat3, Sattr3};
 use slice_proto::placement::new_directory_home;
 
@@ -15,7 +15,7 @@ pub(crate) fn mkdir(
     view: &mut dyn View,
 ) -> Result<Outcome, Stop> {
     let place = free_place(at, who, view)?;
-    if place.dir.rec.nlink >= LINK_MAX {
+    if place.dir.rec.nlink >= SUBDIR_MAX {
         return Err(NfsStat3::MLINK.into());
     }
     let mut rec = record(FType3::Dir, attr, DEFAULT_MODE, &place.dir.rec, who);

@@ -43,9 +43,11 @@ use slice_proto::rpc_msg::Cred;
 use slice_proto::table::Volume;
 use std::sync::Arc;
 
-/// Most hard links of a file, and most subdirectories of a directory: nlink is 32 bits wide, and what counts it in
-/// clients is at least 31.
-pub const LINK_MAX: u32 = 1 << 30;
+/// Most hard links of a file: what the µproxy tells clients by PATHCONF.
+pub const LINK_MAX: u32 = 65_000;
+/// Most subdirectories of a directory, which link to it by their `..`: far more than of hard links, because a user runs
+/// into it, and within 31 bits, because clients count them so.
+pub const SUBDIR_MAX: u32 = 1 << 30;
 
 /// A name in a directory.
 #[derive(Debug, Clone, Copy)]

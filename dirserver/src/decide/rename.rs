@@ -1,6 +1,6 @@
 //! RENAME (RFC 1813 section 3.3.14).
 
-use super::{At, Caller, Change, LINK_MAX, Outcome, Reply, Stop, View, directory, names, perm, touch};
+use super::{At, Caller, Change, Outcome, Reply, SUBDIR_MAX, Stop, View, directory, names, perm, touch};
 use slice_proto::ids::FileId;
 use slice_proto::nfs3::{FType3, NfsStat3};
 use slice_proto::peer::dir::Child;
@@ -64,7 +64,7 @@ pub(crate) fn rename(
         if let Some(cell) = view.attr(moved.file)? {
             perm::need(&who.cred, &cell.rec, perm::W)?;
         }
-        if to_dir.rec.nlink >= LINK_MAX && replaced.is_none() {
+        if to_dir.rec.nlink >= SUBDIR_MAX && replaced.is_none() {
             return Err(NfsStat3::MLINK.into());
         }
     }

@@ -11,7 +11,7 @@ pub struct Limits {
     pub per_host: usize,
     /// Requests of one connection that wait for their reply.
     pub pending: u32,
-    /// Bytes of these requests.
+    /// Bytes of these requests, and of what READs and listings among them ask for. One request beyond is possible.
     pub pending_bytes: usize,
     /// Bytes of replies that the peer has not taken. One reply beyond is possible.
     pub unsent_bytes: usize,
@@ -21,7 +21,7 @@ pub struct Limits {
 
 impl Limits {
     /// For NFS clients, which may be anybody. A Linux client has at most a few hundred requests in flight per
-    /// connection, and 4 MiB of WRITEs fill any pipe; 16 busy connections then stay below 128 MiB.
+    /// connection, and 4 MiB of WRITEs or READs fill any pipe; 16 busy connections then stay below 128 MiB.
     #[must_use]
     pub const fn clients() -> Self {
         Self {

@@ -6,6 +6,7 @@ mod limits;
 mod listener;
 mod sweep;
 mod task;
+mod weight;
 
 pub use connection::Connection;
 pub use datagram::serve_udp;

@@ -3,6 +3,7 @@
 
 use super::Limits;
 use super::connection::{Connection, Shared, State};
+use super::weight::weight;
 use crate::buffers;
 use crate::intake::Intake;
 use crate::service::{Handled, LocalService, Message, message_type};
@@ -20,7 +21,7 @@ use tokio::net::TcpStream;
 /// Bytes read per wake-up before other connections get their turn.
 const READ_BUDGET: usize = 256 << 10;
 
-/// A reply that waits for something, and the length of its request.
+/// A reply that waits for something, and the weight of its request.
 struct Later {
     reply: LocalBoxFuture<'static, Message>,
     bytes: usize,
@@ -159,7 +160,7 @@ impl Task {
     }
 
     fn handle(&mut self, record: BytesMut) -> Result<(), Close> {
-        let bytes = record.len();
+        let bytes = weight(&record);
         // Anything but a call is no business of a server: garbage ends here.
         if message_type(&record) != Some(CALL) {
             return Err(Close);

@@ -136,7 +136,8 @@ pub enum Role {
 
 impl Role {
     /// Every role, in order of its number.
-    pub const ALL: [Self; 6] = [Self::Proxy, Self::Dir, Self::Small, Self::Block, Self::Coordinator, Self::Admin];
+    pub const ALL: [Self; 6] =
+        [Self::Proxy, Self::Dir, Self::Small, Self::Block, Self::Coordinator, Self::Admin];
 
     /// The role with this number on the wire.
     #[must_use]

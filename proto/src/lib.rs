@@ -3,18 +3,17 @@
 //! trailers behind forwarded records, and Slice's private program.
 #![forbid(unsafe_code)]
 
-
-pub mod ids;
-pub mod xdr;
+pub mod control;
 pub mod handle;
-pub mod peer;
-pub mod placement;
-pub mod secret;
-pub mod table;
-pub mod trailer;
-pub mod stats;
+pub mod ids;
 pub mod mount;
 pub mod nfs3;
+pub mod peer;
+pub mod placement;
 pub mod portmap;
 pub mod rpc_msg;
-pub mod control;
+pub mod secret;
+pub mod stats;
+pub mod table;
+pub mod trailer;
+pub mod xdr;

@@ -78,7 +78,10 @@ impl CallTrailer {
     pub fn split(record: &[u8]) -> Result<(&[u8], Self)> {
         let (front, at) = split_tail(record, CALL_MAGIC)?;
         if record.len() - front.len() != CALL_TRAILER_LEN {
-            return Err(XdrError::TooLong { got: (record.len() - front.len()) as u32, max: CALL_TRAILER_LEN as u32 });
+            return Err(XdrError::TooLong {
+                got: (record.len() - front.len()) as u32,
+                max: CALL_TRAILER_LEN as u32,
+            });
         }
         let mut r = Reader::at(record, at);
         let client = ClientId(r.fixed()?);
@@ -150,7 +153,8 @@ impl ResultTrailer {
             .checked_sub(RESULT_TRAILER_BASE_LEN)
             .ok_or(XdrError::Short { missing: RESULT_TRAILER_BASE_LEN })?;
         let mut r = Reader::at(record, base);
-        let (table, now_ns, n, version, magic) = (TableEpoch(r.u64()?), r.u64()?, r.u32()?, r.u32()?, r.u32()?);
+        let (table, now_ns, n, version, magic) =
+            (TableEpoch(r.u64()?), r.u64()?, r.u32()?, r.u32()?, r.u32()?);
         if magic != RESULT_MAGIC || version != VERSION << 16 {
             return Err(XdrError::BadEnum { got: magic });
         }

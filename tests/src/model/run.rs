@@ -147,13 +147,25 @@ impl Sequence<'_> {
     async fn step(&mut self, cred: &Cred, op: &Op) -> Result<()> {
         let record = op.record(&self.fs, self.wire.next_xid(), *cred);
         let draw = if op.is_once() { self.generator.rng().random_range(0..20) } else { 19 };
+        let idle = self.changes_nothing(op);
         let reply = self.wire.send(&record, if draw == 0 && !self.reference { 2 } else { 1 }).await?;
         self.judge(cred, op, &reply)?;
         // The reference drops what is sent again soon.
         if op.is_once() && !self.reference {
-            self.repeat(draw, record, reply, op).await?;
+            self.repeat(draw, record, reply, op, idle).await?;
         }
         Ok(())
+    }
+
+    /// Whether an operation, if it succeeds, finds everything as it wants it. Servers do not remember its reply, so that
+    /// sent again much later it may do something.
+    fn changes_nothing(&self, op: &Op) -> bool {
+        let child = |at: &At| self.fs.child(at.dir, &at.name);
+        match op {
+            Op::Create { at, .. } => child(at).is_some(),
+            Op::Rename { from, to } => child(from).is_some() && child(from) == child(to),
+            _ => false,
+        }
     }
 
     fn judge(&mut self, cred: &Cred, op: &Op, reply: &Reply) -> Result<()> {
@@ -169,14 +181,14 @@ impl Sequence<'_> {
     }
 
     /// What must be done once is sent again: at once, or some operations later. The answer is the first one (I10).
-    async fn repeat(&mut self, draw: u32, record: BytesMut, reply: Reply, op: &Op) -> Result<()> {
+    async fn repeat(&mut self, draw: u32, record: BytesMut, reply: Reply, op: &Op, idle: bool) -> Result<()> {
         if draw < 3 {
             self.show(format!("{} again, at once", op.proc()));
             let again = self.wire.send(&record, 1).await?;
             same(op, &reply, &again, true)?;
             self.figures.repeated += 1;
         }
-        if status(&reply)? != NfsStat3::OK {
+        if status(&reply)? != NfsStat3::OK || idle {
             return Ok(());
         }
         if draw == 3
@@ -205,6 +217,7 @@ impl Sequence<'_> {
         // What is not committed could be lost under the operation's feet: then nobody knows what it must show.
         self.recover().await?;
         let pause = Duration::from_micros(rng.random_range(0..5000));
+        let idle = self.changes_nothing(op);
         let record = op.record(&self.fs, self.wire.next_xid(), *cred);
         let Self { wire, faults, .. } = self;
         let Some(faults) = faults.as_deref_mut() else { return Ok(()) };
@@ -220,7 +233,7 @@ impl Sequence<'_> {
         self.recover().await?;
         if op.is_once() {
             // After a crash, too, the answer is the first one.
-            self.repeat(0, record, reply, op).await?;
+            self.repeat(0, record, reply, op, idle).await?;
         }
         Ok(())
     }

@@ -353,7 +353,7 @@ fn main() {
     println!("{:<10}{:>8}{:>12}{:>14}", "call", "depth", "calls/s", "µproxy CPU µs");
     let small = [(1, 1, 20_000), (1, 64, 1_000_000), (8, 16, 300_000)];
     let four = [(1, 1, 10_000), (8, 16, 200_000)];
-    let bulk = [(1, 1, 1000), (1, 4, 1000)];
+    let bulk = [(1, 1, 1000), (1, 4, 1000), (16, 4, 2000)];
     let table: [(&str, &[Depth]); 7] = [
         ("NULL", &small),
         ("GETATTR", &small),
@@ -378,7 +378,8 @@ fn main() {
             rates.sort_by(f64::total_cmp);
             costs.sort_by(f64::total_cmp);
             let at = format!("{connections}×{depth}");
-            println!("{op:<10}{at:>8}{:>12.0}{:>14.2}", rates[rounds / 2], costs[rounds / 2]);
+            let (rate, cost) = (rates[rounds / 2], costs[rounds / 2]);
+            println!("{op:<10}{at:>8}{rate:>12.0}{cost:>14.2}{:>10.1} MiB", proxy.resident());
         }
     }
     println!("µproxy: {:.1} MiB resident, after all", proxy.resident());

@@ -22,7 +22,8 @@ pub fn parse(line: &str) -> Option<(String, Ending)> {
         _ if ending.starts_with("FAILED") => Ending::Failed,
         _ => return None,
     };
-    Some((name.to_owned(), ending))
+    // Harnesses of other make align the endings.
+    Some((name.trim_end().to_owned(), ending))
 }
 
 #[cfg(test)]
@@ -33,6 +34,7 @@ mod tests {
     fn a_line_is_a_name_and_an_ending() {
         let read = parse;
         assert_eq!(read("test a::b ... ok"), Some(("a::b".into(), Ending::Passed)));
+        assert_eq!(read("test a::b   ... ok"), Some(("a::b".into(), Ending::Passed)));
         assert_eq!(read("test a::b ... FAILED"), Some(("a::b".into(), Ending::Failed)));
         assert_eq!(
             read("test a ... ignored, takes an hour"),

@@ -1,6 +1,7 @@
 //! The suites that run in a stock client: which tests of each belong to a run of which length.
 
 use std::process::Command;
+use std::time::Duration;
 
 use crate::command::{cargo, run_lines};
 use crate::error::Error;
@@ -26,6 +27,9 @@ const EACH_POLICY: &[&str] = &["partition_one_process", "mkdir_one_process", "ha
 
 /// Hashing is the policy with the most servers in an operation.
 const ONE: &[&str] = &["hash_separate"];
+
+/// A test's guest has a limit of its own, 30 minutes at most; this one is for a test that waits outside it.
+const LIMIT: Duration = Duration::from_secs(45 * 60);
 
 /// All suites, short ones first.
 pub const SUITES: [Suite; 6] = [
@@ -73,7 +77,7 @@ impl Suite {
         command.args(["--ignored", "--exact", "--test-threads=1", "--format=pretty"]).args(chosen);
         setup(&mut command);
         let mut ended = Vec::new();
-        run_lines(&mut command, |line| ended.extend(libtest::parse(line)))?;
+        run_lines(&mut command, LIMIT * chosen.len() as u32, |line| ended.extend(libtest::parse(line)))?;
         for test in chosen {
             // A test without an ending was not compiled, or took its program down with it.
             let ending = ended

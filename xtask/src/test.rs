@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every check and suite in turn, each going on after a failure before it, then the summary.
 
 use std::process::Command;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -30,6 +31,11 @@ impl Length {
             Self::Normal => "normal",
             Self::Full => "full",
         }
+    }
+
+    /// How long the workspace's own tests may take, compiling included: some minutes when all is well.
+    fn workspace_limit(self) -> Duration {
+        Duration::from_secs(if self == Self::Full { 4 * 3600 } else { 25 * 60 })
     }
 }
 
@@ -179,7 +185,7 @@ fn run_workspace_tests(
     leave_out: impl Fn(&str, &Ending) -> bool,
 ) -> Result<(), Error> {
     environment(command, length);
-    let good = run_lines(command, |line| match libtest::parse(line) {
+    let good = run_lines(command, length.workspace_limit(), |line| match libtest::parse(line) {
         Some((name, ending)) if !leave_out(&name, &ending) => row.add(&name, ending),
         _ => {}
     })?;

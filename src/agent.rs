@@ -18,6 +18,8 @@ use std::time::Duration;
 
 /// How often a server says that it is alive: what FSSTAT and `slice status` show is at most this old.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// The same while nobody has told of space yet: FSSTAT has nothing to say then, and the mount waits for it.
+const FIRST_HEARTBEATS: Duration = Duration::from_millis(50);
 /// Heartbeats between two look-ups of servers whose addresses are names.
 const LOOK_UP_EVERY: u32 = 5;
 /// Pauses between attempts to reach a coordinator that is away: nothing tells when it is back.
@@ -165,7 +167,7 @@ impl Agent {
                 available: reply.space_available,
                 files: reply.files,
             };
-            tokio::time::sleep(HEARTBEAT).await;
+            tokio::time::sleep(if reply.space_total == 0 { FIRST_HEARTBEATS } else { HEARTBEAT }).await;
         }
         Ok(())
     }

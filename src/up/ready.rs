@@ -1,42 +1,60 @@
-//! Whether the mount works, asked as a client asks: MNT (RFC 1813 section 5.2.1) at the µproxy's own address.
+//! Whether the mount works, asked as a client asks: MNT (RFC 1813 section 5.2.1) at the µproxy's own address, then FSSTAT:
+//! a file system without a byte would look full to whoever copies into it.
 
 use crate::error::{Error, Result};
 use bytes::BytesMut;
 use slice_coordinator::client::Client;
 use slice_proto::ids::{ServerId, Xid};
+use slice_proto::mount::{MntRes, MountStat};
+use slice_proto::nfs3::{FsstatRes, Proc3};
 use slice_proto::rpc_msg::{OpaqueAuth, ReplyHeader, ReplyStatus, encode_call, program, version};
-use slice_proto::xdr::{Put, Reader};
+use slice_proto::xdr::{Decode, Put, Reader};
 use slice_rpc::{Channel, Message, Target};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 /// MOUNTPROC3_MNT.
 const MNT: u32 = 1;
-/// MNT3ERR_ACCES: the export rules do not let this machine in, but the µproxy is up.
-const ACCES: u32 = 13;
 /// Pause before asking again: the µproxy has no table yet, and nothing tells when it has.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Resolves when the µproxy at `addr` answers MNT of `path`. Waits for ever; inside a `LocalSet`.
+/// Resolves when the µproxy at `addr` answers MNT of `path` and knows of space. Waits for ever; inside a `LocalSet`.
 ///
 /// # Errors
 /// A sentence if who answers there is no NFS server.
 pub async fn mounted(addr: SocketAddr, path: &str) -> Result<()> {
     let addr = reachable(addr);
     let channel = Channel::open(ServerId(0), Target::Socket(addr), None, None);
-    loop {
+    let ask = async |program, version, proc, argument: &[u8]| {
         let mut call = BytesMut::new();
-        encode_call(&mut call, Xid(0), program::MOUNT, version::MOUNT3, MNT, &OpaqueAuth::NONE);
-        call.put_opaque(path.as_bytes());
+        encode_call(&mut call, Xid(0), program, version, proc, &OpaqueAuth::NONE);
+        call.put_opaque(argument);
         let no_server = |_| Error::usage(format!("what answers at {addr} is no NFS server"));
-        let reply = channel.call(Message::from(call)).await.map_err(no_server)?;
-        let header = ReplyHeader::decode(&reply).ok().filter(|h| h.status == ReplyStatus::Success);
-        let status = header.and_then(|h| Reader::at(&reply, h.body_at).u32().ok());
-        if matches!(status, Some(0 | ACCES)) {
-            return Ok(());
+        channel.call(Message::from(call)).await.map_err(no_server)
+    };
+    loop {
+        let reply = ask(program::MOUNT, version::MOUNT3, MNT, path.as_bytes()).await?;
+        match result::<MntRes<'_>>(&reply) {
+            Some(MntRes::Ok { handle, .. }) => {
+                let reply = ask(program::NFS, version::NFS3, Proc3::Fsstat as u32, handle).await?;
+                if let Some(FsstatRes::Ok(space)) = result(&reply)
+                    && space.tbytes > 0
+                {
+                    return Ok(());
+                }
+            }
+            // The export rules do not let this machine in, but the µproxy is up.
+            Some(MntRes::Err(MountStat::ACCES)) => return Ok(()),
+            _ => {}
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// The result that a reply carries, if the call was accepted.
+fn result<'a, T: Decode<'a>>(reply: &'a [u8]) -> Option<T> {
+    let header = ReplyHeader::decode(reply).ok().filter(|h| h.status == ReplyStatus::Success)?;
+    T::decode(&mut Reader::at(reply, header.body_at)).ok()
 }
 
 /// Resolves when every server of the ensemble has registered since the coordinator started. Waits for ever.

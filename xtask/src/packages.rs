@@ -10,7 +10,7 @@ use crate::error::Error;
 pub struct Package {
     /// Its name.
     pub name: &'static str,
-    /// The suites (names in `stock::SUITES`), or `*` for all of them.
+    /// The suites (names in `stock::SUITES`), or `*` for all that run in a stock client.
     pub needed_by: &'static [&'static str],
     /// What for.
     pub why: &'static str,
@@ -56,7 +56,7 @@ pub const PACKAGES: [Package; 18] = [
 impl Package {
     /// True if this suite needs it.
     pub fn is_for(&self, suite: &str) -> bool {
-        self.needed_by.iter().any(|name| *name == "*" || *name == suite)
+        self.needed_by.iter().any(|name| *name == suite || (*name == "*" && suite.starts_with("stock_")))
     }
 }
 

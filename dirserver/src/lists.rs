@@ -77,5 +77,10 @@ fn list_entries(inner: &Inner, args: &ListEntriesArgs) -> Result<Vec<EntryInfo>>
 
 /// SETTLED.
 pub(crate) fn settled(inner: &Inner) -> SettledRes {
-    SettledRes { status: 0, unsettled: inner.unsettled() }
+    let unsettled = inner.unsettled();
+    if unsettled > 0 {
+        let (journal, held) = (inner.journal.tell(), inner.state.tell_held());
+        tracing::debug!(unsettled, owed = inner.owed.len(), %journal, %held, "not at rest");
+    }
+    SettledRes { status: 0, unsettled }
 }

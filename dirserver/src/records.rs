@@ -67,7 +67,7 @@ pub struct AttrRec {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Hard links; of a directory 2 + its subdirectories.
+    /// Hard links; of a directory 2 + its subdirectories, modulo 2^32: see [`AttrRec::shown_nlink`].
     pub nlink: u32,
     /// Placement policy: stands in the handle.
     pub policy: u32,
@@ -91,7 +91,8 @@ pub struct AttrRec {
     pub reach: u64,
     /// A directory's parent; the root's is itself.
     pub parent: FileId,
-    /// A directory's count of entries.
+    /// A directory's count of entries, modulo 2^64: a removal may be counted before the creation that it removes. It is
+    /// right for whoever holds the record alone.
     pub entries: u64,
     /// Verifier of the exclusive CREATE that made it, if one did.
     pub verf: Option<[u8; 8]>,
@@ -237,6 +238,17 @@ impl AttrRec {
         }
     }
 
+    /// The link count that clients see: a directory has 2 at least, though removals of subdirectories be counted before
+    /// their creations for a moment.
+    #[must_use]
+    pub fn shown_nlink(&self) -> u32 {
+        if self.is_dir() {
+            u32::try_from(self.nlink.cast_signed()).map_or(2, |n| n.max(2))
+        } else {
+            self.nlink
+        }
+    }
+
     /// The attributes that clients see.
     #[must_use]
     pub fn fattr(&self, file: FileId, fsid: u64) -> Fattr3 {
@@ -244,7 +256,7 @@ impl AttrRec {
         Fattr3 {
             ftype: self.ftype,
             mode: self.mode,
-            nlink: self.nlink,
+            nlink: self.shown_nlink(),
             uid: self.uid,
             gid: self.gid,
             size,

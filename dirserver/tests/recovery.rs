@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::cluster::View;
 use common::{Client, Cluster, run};
 use slice_proto::ids::ServerId;
 use slice_proto::nfs3::types::DirOp;
@@ -225,46 +226,88 @@ fn stopped_before_it_is_settled() {
     }
 }
 
-#[test]
-fn many_clients_get_in_each_others_way() {
-    for policy in [NamePolicy::Hash, NamePolicy::MkdirSwitching { affinity_ppm: 0 }] {
-        run(async || {
-            let c = Cluster::new(SERVERS, policy).await;
-            let root = Client::root(&c);
-            let top = root.root_fh();
-            let mut dirs = vec![top.clone()];
-            for i in 0..3 {
-                dirs.push(root.mkdir(&top, format!("d{i}").as_bytes(), 0o777).await.unwrap());
-            }
-            let seed = std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
-            println!("seed {seed} {policy:?}");
-            let clients = (0..12u64).map(|n| {
-                let (mut client, dirs) = (Client::root(&c), dirs.clone());
-                client.client = slice_proto::trailer::ClientId([n as u8 + 100; 16]);
-                async move {
-                    let mut rng = common::rng::Rng::new(u64::from(seed) + n);
-                    for _ in 0..60 {
-                        let (d, e) = (&dirs[rng.index() % 4], &dirs[rng.index() % 4]);
-                        let name = |rng: &mut common::rng::Rng| format!("x{}", rng.index() % 4).into_bytes();
-                        let (x, y) = (name(&mut rng), name(&mut rng));
-                        // What comes out depends on the others; that it comes out, and what is left, is what counts.
-                        match rng.next() % 6 {
-                            0 => drop(client.file(d, &x, 0o644).await),
-                            1 => drop(client.mkdir(d, &x, 0o777).await),
-                            2 => drop(client.remove(d, &x).await),
-                            3 => drop(client.rmdir(d, &x).await),
-                            4 => drop(client.rename(d, &x, e, &y).await),
-                            _ => {
-                                if let Ok((fh, _)) = client.lookup(d, &x).await {
-                                    let _ = client.link(&fh, e, &y).await;
-                                }
+/// Twelve clients that do what comes to their minds in four directories.
+async fn crowd(c: &Cluster, seed: u64, steps: usize) {
+    crowd_of(c.view(), seed, steps).await;
+}
+
+async fn crowd_of(view: View, seed: u64, steps: usize) {
+    let root = Client::of(&view, 0, 0, &[]);
+    let top = root.root_fh();
+    let mut dirs = vec![top.clone()];
+    for i in 0..3 {
+        dirs.push(root.mkdir(&top, format!("d{i}").as_bytes(), 0o777).await.unwrap());
+    }
+    let clients: Vec<_> = (0..12u64)
+        .map(|n| {
+            let (mut client, dirs) = (Client::of(&view, 0, 0, &[]), dirs.clone());
+            client.client = slice_proto::trailer::ClientId([n as u8 + 100; 16]);
+            tokio::task::spawn_local(async move {
+                let mut rng = common::rng::Rng::new(seed + n);
+                for _ in 0..steps {
+                    let (d, e) = (&dirs[rng.index() % 4], &dirs[rng.index() % 4]);
+                    let name = |rng: &mut common::rng::Rng| format!("x{}", rng.index() % 4).into_bytes();
+                    let (x, y) = (name(&mut rng), name(&mut rng));
+                    // What comes out depends on the others; that it comes out, and what is left, is what counts.
+                    match rng.next() % 6 {
+                        0 => drop(client.file(d, &x, 0o644).await),
+                        1 => drop(client.mkdir(d, &x, 0o777).await),
+                        2 => drop(client.remove(d, &x).await),
+                        3 => drop(client.rmdir(d, &x).await),
+                        4 => drop(client.rename(d, &x, e, &y).await),
+                        _ => {
+                            if let Ok((fh, _)) = client.lookup(d, &x).await {
+                                let _ = client.link(&fh, e, &y).await;
                             }
                         }
                     }
                 }
-            });
-            let all = futures_util::future::join_all(clients);
-            tokio::time::timeout(Duration::from_secs(120), all).await.expect("somebody waits for ever");
+            })
+        })
+        .collect();
+    let all = futures_util::future::join_all(clients);
+    for done in tokio::time::timeout(Duration::from_secs(120), all).await.expect("somebody waits for ever") {
+        done.unwrap();
+    }
+}
+
+fn seed() -> u64 {
+    let given = std::env::var("SLICE_SEED").ok().and_then(|s| s.parse().ok());
+    given.unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos().into())
+}
+
+const SPREAD: [NamePolicy; 2] = [NamePolicy::Hash, NamePolicy::MkdirSwitching { affinity_ppm: 0 }];
+
+#[test]
+fn many_clients_get_in_each_others_way() {
+    for policy in SPREAD {
+        let seed = seed();
+        println!("SLICE_SEED={seed} {policy:?}");
+        run(async || {
+            let c = Cluster::new(SERVERS, policy).await;
+            crowd(&c, seed, 60).await;
+            c.settle().await;
+            common::check::consistent(&c).await;
+        });
+    }
+}
+
+#[test]
+fn many_clients_while_servers_die() {
+    for policy in SPREAD {
+        let seed = seed();
+        println!("SLICE_SEED={seed} {policy:?}");
+        run(async || {
+            let mut c = Cluster::new(SERVERS, policy).await;
+            let mut working = Box::pin(crowd_of(c.view(), seed, 40));
+            let mut rng = common::rng::Rng::new(!seed);
+            loop {
+                let pause = tokio::time::sleep(Duration::from_millis(30 + u64::from(rng.next() % 120)));
+                tokio::select! {
+                    () = &mut working => break,
+                    () = pause => c.restart(rng.index() % SERVERS).await,
+                }
+            }
             c.settle().await;
             common::check::consistent(&c).await;
         });

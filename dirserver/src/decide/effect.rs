@@ -19,7 +19,9 @@ pub(crate) fn apply(rec: &AttrRec, e: &AttrEffect) -> After {
     if e.remove {
         return After::Goes(None);
     }
-    let nlink = rec.nlink.saturating_add_signed(e.nlink);
+    // Effects of those who share a directory come in any order: a removal's before the creation's that it removes. So
+    // counts go below nothing and come back; whoever judges them holds the record alone, when none is on its way.
+    let nlink = rec.nlink.wrapping_add_signed(e.nlink);
     if nlink == 0 && e.nlink < 0 && !rec.is_dir() {
         // The epoch of the last link's removal fences whatever is still on its way (I9).
         let purge = Purge { epoch: Epoch(rec.epoch.0 + 1), reach: rec.reach };
@@ -36,7 +38,7 @@ pub(crate) fn apply(rec: &AttrRec, e: &AttrEffect) -> After {
         nlink,
         ctime_ns,
         mtime_ns: if e.mtime { ctime_ns } else { rec.mtime_ns },
-        entries: rec.entries.saturating_add_signed(i64::from(e.entries)),
+        entries: rec.entries.wrapping_add_signed(i64::from(e.entries)),
         parent: e.parent.unwrap_or(rec.parent),
         ..rec.clone()
     })
@@ -46,6 +48,7 @@ pub(crate) fn apply(rec: &AttrRec, e: &AttrEffect) -> After {
 mod tests {
     use super::super::touch;
     use super::*;
+    use proptest::prelude::*;
     use slice_proto::ids::{FileId, VolumeId};
 
     #[test]
@@ -71,6 +74,30 @@ mod tests {
             let After::Stays(two) = apply(&one, &shared(now)) else { panic!() };
             assert!(two.ctime_ns > now && two.ctime_ns > one.ctime_ns, "{now}");
             assert_eq!(two.entries, 2);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_of_effects_on_a_directory_does_not_matter(
+            effects in proptest::collection::vec((-1i32..=1, -1i32..=1), 0..12),
+            order in any::<proptest::sample::Index>(),
+        ) {
+            let rec = AttrRec::new(FType3::Dir, VolumeId(0), 0, 0o755, 0, 0, 1000);
+            let run = |effects: &[(i32, i32)]| effects.iter().fold(rec.clone(), |rec, (entries, nlink)| {
+                let mut e = touch(FileId(1), 500);
+                (e.entries, e.nlink) = (*entries, *nlink);
+                let After::Stays(next) = apply(&rec, &e) else { panic!() };
+                assert!(next.shown_nlink() >= 2 && next.shown_nlink() < 100);
+                next
+            });
+            let mut turned = effects.clone();
+            turned.rotate_left(if effects.is_empty() { 0 } else { order.index(effects.len()) });
+            turned.reverse();
+            let (one, two) = (run(&effects), run(&turned));
+            prop_assert_eq!((one.entries, one.nlink), (two.entries, two.nlink));
+            let sum: i64 = effects.iter().map(|e| i64::from(e.0)).sum();
+            prop_assert_eq!(one.entries.cast_signed(), sum);
         }
     }
 

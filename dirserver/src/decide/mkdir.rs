@@ -15,7 +15,7 @@ pub(crate) fn mkdir(
     view: &mut dyn View,
 ) -> Result<Outcome, Stop> {
     let place = free_place(at, who, view)?;
-    if place.dir.rec.nlink >= SUBDIR_MAX {
+    if place.dir.rec.shown_nlink() >= SUBDIR_MAX {
         return Err(NfsStat3::MLINK.into());
     }
     let mut rec = record(FType3::Dir, attr, DEFAULT_MODE, &place.dir.rec, who);

@@ -64,7 +64,7 @@ pub(crate) fn rename(
         if let Some(cell) = view.attr(moved.file)? {
             perm::need(&who.cred, &cell.rec, perm::W)?;
         }
-        if to_dir.rec.nlink >= SUBDIR_MAX && replaced.is_none() {
+        if to_dir.rec.shown_nlink() >= SUBDIR_MAX && replaced.is_none() {
             return Err(NfsStat3::MLINK.into());
         }
     }

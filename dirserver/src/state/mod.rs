@@ -206,6 +206,12 @@ impl State {
         self.sites.iter().map(|s| s.lock().locks.len()).sum()
     }
 
+    /// Records held by operations, for a log.
+    pub(crate) fn tell_held(&self) -> String {
+        let all = self.sites.iter().map(|s| s.lock()).filter(|s| s.locks.len() > 0);
+        all.map(|s| format!("{:?} ", s.locks)).collect()
+    }
+
     /// Waits until nobody holds `key`; `None` if that is now.
     pub(crate) fn look(&self, key: &HoldKey) -> Option<Turn> {
         self.site(key.site)?.locks.look(key)

@@ -290,6 +290,11 @@ impl Journal {
         }
     }
 
+    /// Operations that are not settled, for a log.
+    pub(crate) fn tell(&self) -> String {
+        format!("{:?}", self.state.lock().entries)
+    }
+
     /// Operations that are not settled.
     pub(crate) fn len(&self) -> usize {
         self.state.lock().entries.len()

@@ -1,6 +1,6 @@
 //! A client: one call at a time, routed as a µproxy does.
 
-use super::cluster::{Cluster, identity};
+use super::cluster::{Cluster, View, identity};
 use bytes::BytesMut;
 use slice_proto::handle::{Handle, KeyRing};
 use slice_proto::ids::{FileId, ServerId, Site, TableEpoch, Xid};
@@ -56,6 +56,10 @@ pub struct Listed {
 
 impl Client {
     pub fn new(c: &Cluster, uid: u32, gid: u32, gids: &[u32]) -> Self {
+        Self::of(&c.view(), uid, gid, gids)
+    }
+
+    pub fn of(c: &View, uid: u32, gid: u32, gids: &[u32]) -> Self {
         Self {
             cred: Cred { uid, gid, gids: Gids::new(gids) },
             directory: c.directory.clone(),

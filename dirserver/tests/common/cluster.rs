@@ -46,6 +46,13 @@ pub struct Cluster {
     pub cache_bytes: u64,
 }
 
+/// What a client needs of an ensemble.
+#[derive(Clone)]
+pub struct View {
+    pub directory: Directory,
+    pub table: RoutingTable,
+}
+
 pub fn volume(policy: NamePolicy) -> Volume {
     Volume {
         id: VolumeId(0),
@@ -125,6 +132,10 @@ impl Cluster {
             assert!(volumes.iter().all(|v| v.root.sequence() < FIRST_SEQUENCE));
         }
         c
+    }
+
+    pub fn view(&self) -> View {
+        View { directory: self.directory.clone(), table: self.table.clone() }
     }
 
     /// Data servers and coordinator cannot be reached.

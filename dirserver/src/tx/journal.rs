@@ -22,6 +22,9 @@ use tokio::sync::{Notify, oneshot};
 
 const VERSION: u8 = 1;
 
+/// Stands for the server of a part that was read before there was a table.
+const UNPLACED: ServerId = ServerId(0);
+
 /// How far a part has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Progress {
@@ -111,8 +114,8 @@ impl Journal {
                 get_list(&mut Reader::at(&value, 1), MAX_EFFECTS).map_err(|_| bad("not readable"))?;
             let mut parts: Vec<Part> = Vec::new();
             for effect in effects {
-                // Without a table yet (ServerId 0), the part finds its server when it is delivered.
-                let server = owner(place_of(&effect)).unwrap_or_default();
+                // Without a table yet, UNPLACED: see [`Journal::place`].
+                let server = owner(place_of(&effect)).unwrap_or(UNPLACED);
                 match parts.iter_mut().find(|p| p.server == server) {
                     Some(part) => part.effects.push(effect),
                     None => parts.push(Part { server, effects: vec![effect], progress: Progress::Owed }),
@@ -121,6 +124,26 @@ impl Journal {
             state.entries.insert(seq, Entry { committed: true, parts, ..Entry::default() });
         }
         Ok(Self { me, boot, state: Mutex::new(state), bell: Notify::new() })
+    }
+
+    /// Deals the parts that were read before there was a table to the servers that own their sites: each server is sent
+    /// its own effects, and is told of them when it reconciles. False if a site has no owner yet.
+    pub(crate) fn place(&self, owner: impl Fn(Site) -> Option<ServerId>) -> bool {
+        let mut all_placed = true;
+        for entry in self.state.lock().entries.values_mut() {
+            let Some(at) = entry.parts.iter().position(|p| p.server == UNPLACED) else { continue };
+            for effect in entry.parts.swap_remove(at).effects {
+                let server = owner(place_of(&effect)).unwrap_or(UNPLACED);
+                all_placed &= server != UNPLACED;
+                match entry.parts.iter_mut().find(|p| p.server == server) {
+                    Some(part) => part.effects.push(effect),
+                    None => {
+                        entry.parts.push(Part { server, effects: vec![effect], progress: Progress::Owed })
+                    }
+                }
+            }
+        }
+        all_placed
     }
 
     pub(crate) const fn boot(&self) -> u64 {
@@ -298,5 +321,30 @@ impl Journal {
     /// Operations that are not settled.
     pub(crate) fn len(&self) -> usize {
         self.state.lock().entries.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::touch;
+    use slice_proto::ids::FileId;
+
+    #[test]
+    fn what_was_read_without_a_table_is_dealt_to_its_servers() {
+        let effect = |home| Effect::Attr(touch(FileId::new(Site(home), 1), 5));
+        let effects: Vec<_> = [1, 2, 1].map(effect).into();
+        let parts = vec![Part { server: UNPLACED, effects, progress: Progress::Owed }];
+        let mut state = State::default();
+        state.entries.insert(9, Entry { committed: true, parts, ..Entry::default() });
+        let journal = Journal { me: ServerId(1), boot: 2, state: Mutex::new(state), bell: Notify::new() };
+        // Site 2 has no owner yet.
+        assert!(!journal.place(|site| (site == Site(1)).then_some(ServerId(11))));
+        assert_eq!(journal.owed_to(ServerId(11)), [9]);
+        assert!(journal.place(|site| Some(ServerId(10 + u64::from(site.0)))));
+        let mut sent = journal.to_send(9);
+        sent.sort_by_key(|(server, _)| *server);
+        assert_eq!(sent, [(ServerId(11), vec![effect(1), effect(1)]), (ServerId(12), vec![effect(2)])]);
+        assert_eq!(journal.owed_to(ServerId(12)), [9]);
     }
 }

@@ -429,6 +429,12 @@ fn end(inner: &Inner, op: OpId) {
 
 /// RECONCILE: the sender has started. What its earlier lives hold here and do not owe is free.
 pub(crate) fn reconcile(inner: &Inner, args: &ReconcileArgs) -> ReconcileRes {
+    let routes = inner.routes();
+    if !inner.journal.place(|site| routes.owner(site)) {
+        // Before the first table nobody can be told what is owed to him: he asks again.
+        let status = PrivateStatus::WrongSite as u32;
+        return ReconcileRes { status, holds: Vec::new(), owed: Vec::new() };
+    }
     let over = inner.peers.of(args.sender, |op, _| op.boot() < args.boot && !args.owed.contains(&op.seq));
     for op in over {
         end(inner, op);

@@ -17,6 +17,8 @@ pub(crate) async fn run(inner: &Arc<Inner>) {
         // Nobody is known before the first table.
         inner.table_at_least(TableEpoch(1)).await;
         let routes = inner.routes();
+        // A complete table: every site has an owner.
+        inner.journal.place(|site| routes.owner(site));
         let peers = routes.table.servers_of(Role::Dir).filter(|s| *s != inner.me);
         join_all(peers.map(|server| reconcile(inner, server))).await;
         inner.reconciled.send_replace(true);

@@ -2,7 +2,7 @@
 //! the file held between, so that pushes, links and other changes of size come before or behind.
 //!
 //! ```text
-//! not larger                                    larger
+//! not larger, or within the reach               larger
 //!   T record: epoch + 1, size     durable         record with the new size, T record, the reply    durable
 //!   intention, if reach > 64 KiB                  EXTEND at the small-file site                    durable
 //!   TRUNCATE at all sites         durable         reply
@@ -112,7 +112,9 @@ impl Resizing<'_> {
             Err(status) => return Ok(self.refuse(status, &holding, out)),
         };
         let volume = rec.volume;
-        if wanted.size > rec.size {
+        // Below the reach a µproxy may have written what it has not pushed yet: larger than the size known here is no
+        // growth then, and those bytes are to be cut like others. At or past it no byte is.
+        if wanted.size > rec.size && wanted.size >= rec.reach {
             let resize = Resize { grows: true, epoch: rec.epoch, size: wanted.size, reach: rec.reach };
             let mut extra = Batch::new();
             extra.put(keys::resize(wanted.file), resize.encode());

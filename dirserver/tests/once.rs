@@ -57,10 +57,14 @@ fn a_late_truncate_cuts_nothing_a_second_time() {
         let cut = root.record(Proc3::Setattr, &SetattrArgs { object: &f, attr, guard: None });
         let first = root.send(server, cut.clone()).await;
         let epoch = root.stamp(&f).await.epoch;
-        root.truncate(&f, 5000).await.unwrap();
+        root.truncate(&f, 100_000).await.unwrap();
         assert_eq!(root.send(server, cut).await, first);
-        assert_eq!(root.getattr(&f).await.unwrap().size, 5000);
-        assert_eq!(root.stamp(&f).await.epoch, epoch, "growth takes no new epoch");
+        assert_eq!(root.getattr(&f).await.unwrap().size, 100_000);
+        assert_eq!(root.stamp(&f).await.epoch, epoch, "growth past the reach takes no new epoch");
+        root.truncate(&f, 0).await.unwrap();
+        let epoch = root.stamp(&f).await.epoch;
+        root.truncate(&f, 5000).await.unwrap();
+        assert!(root.stamp(&f).await.epoch > epoch, "within the reach there may be bytes that nobody told of");
     });
 }
 

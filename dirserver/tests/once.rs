@@ -64,7 +64,10 @@ fn a_late_truncate_cuts_nothing_a_second_time() {
         root.truncate(&f, 0).await.unwrap();
         let epoch = root.stamp(&f).await.epoch;
         root.truncate(&f, 5000).await.unwrap();
-        assert!(root.stamp(&f).await.epoch > epoch, "within the reach there may be bytes that nobody told of");
+        assert!(
+            root.stamp(&f).await.epoch > epoch,
+            "within the reach there may be bytes that nobody told of"
+        );
     });
 }
 

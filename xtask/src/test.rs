@@ -149,7 +149,7 @@ fn run_release_build() -> Result<bool, Error> {
 }
 
 /// The model's sequence in runs that must say the same each time.
-const MODEL_SEED: &str = "1";
+const MODEL_SEED: &str = "7";
 
 /// What the test programs are told.
 fn environment(command: &mut Command, length: Length) {

@@ -11,6 +11,7 @@ pub mod nfs3;
 pub mod peer;
 pub mod placement;
 pub mod portmap;
+pub mod procedures;
 pub mod rpc_msg;
 pub mod secret;
 pub mod stats;

@@ -44,6 +44,12 @@ impl From<IpAddr> for ClientId {
     }
 }
 
+impl std::fmt::Display for ClientId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::net::Ipv6Addr::from(self.0).to_canonical().fmt(f)
+    }
+}
+
 /// Behind a forwarded call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CallTrailer {

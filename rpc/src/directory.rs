@@ -4,6 +4,7 @@
 use crate::channel::{Channel, ReplySink, SinkCell};
 use crate::error::CallError;
 use crate::hello::Me;
+use crate::metered::Targets;
 use crate::service::Service;
 use parking_lot::RwLock;
 use slice_proto::ids::ServerId;
@@ -179,6 +180,11 @@ impl Channels {
     /// Who takes the replies to forwarded calls on this thread.
     pub fn set_sink(&self, sink: Rc<dyn ReplySink>) {
         self.0.sink.set(sink);
+    }
+
+    /// Has the calls of this thread's channels counted, by server and procedure. To be said before they are used.
+    pub fn count(&self, targets: Arc<Targets>) {
+        self.0.sink.count(targets);
     }
 
     /// The channel to a server, connected when it is first used.

@@ -3,8 +3,10 @@
 use crate::server::Connection;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::LocalBoxFuture;
+use slice_metrics::Phases;
 use slice_proto::ids::{Role, ServerId};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// Who is at the other end of a connection.
@@ -101,6 +103,11 @@ pub trait LocalService: 'static {
 
     /// A connection is gone: replies to it are thrown away from now on.
     fn closed(&self, _connection: &Connection) {}
+
+    /// Where the time that its connections take to receive and to send is counted, if anywhere.
+    fn phases(&self) -> Option<Rc<Phases>> {
+        None
+    }
 }
 
 impl LocalService for Arc<dyn Service> {

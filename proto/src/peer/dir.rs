@@ -124,6 +124,8 @@ pub struct HoldRes {
     pub durable: bool,
     /// The server's routing table.
     pub table: TableEpoch,
+    /// Which life of the server says so: what an earlier one held may be lost.
+    pub life: u64,
 }
 
 xdr_struct! {
@@ -228,20 +230,36 @@ xdr_struct! {
         /// CONFIRM and OWE: whether the effects are durable here. If not, only the hold is, and the sender keeps them
         /// in its journal until it is told so.
         pub durable: bool,
+        /// Which life of the server says so: what an earlier one carried out and did not call durable may be lost.
+        pub life: u64,
     }
 }
 
-/// RECONCILE: a directory server that has started tells each other one what its earlier lives still owe; holds of its
+/// RECONCILE: a directory server that has started tells each other one what its earlier lives still owe it; holds of its
 /// earlier lives that it does not name are dropped. It learns which operations of the called server hold records of
-/// its own, so that it holds them again, and which of its stored holds are over.
+/// its own, so that it holds them again, and which of its stored holds are over. What its earlier lives carried out for the
+/// called server and did not call durable is owed anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReconcileArgs {
     /// The sender.
     pub sender: ServerId,
     /// Its present life.
     pub boot: u64,
-    /// Operations of its earlier lives whose effects are still to come.
+    /// Operations of its earlier lives whose effects at the called server are still to come.
     pub owed: Vec<u64>,
+}
+
+xdr_struct! {
+    /// A record that an operation was told to hold.
+    #[derive(Copy)]
+    pub struct Named {
+        /// The operation's number at its sender.
+        pub seq: u64,
+        /// The record.
+        pub key: HoldKey,
+        /// Whether it shares it.
+        pub share: bool,
+    }
 }
 
 /// Result of RECONCILE.
@@ -250,9 +268,11 @@ pub struct ReconcileRes {
     /// An nfsstat3 or a private status.
     pub status: u32,
     /// What operations of the called server under way hold at the caller.
-    pub holds: Vec<(u64, HoldKey)>,
+    pub holds: Vec<Named>,
     /// Operations of the called server whose effects at the caller are still to come.
     pub owed: Vec<u64>,
+    /// Which life of the called server says so.
+    pub life: u64,
 }
 
 xdr_struct! {
@@ -425,6 +445,7 @@ impl Encode for HoldRes {
         }
         w.put_bool(self.durable);
         self.table.encode(w);
+        w.put_u64(self.life);
     }
 }
 
@@ -436,6 +457,7 @@ impl Decode<'_> for HoldRes {
             record: r.option(|r| r.opaque(MAX_RECORD).map(Bytes::copy_from_slice))?,
             durable: r.bool()?,
             table: TableEpoch::decode(r)?,
+            life: r.u64()?,
         })
     }
 }
@@ -550,30 +572,23 @@ impl Decode<'_> for ReconcileArgs {
     }
 }
 
-impl Encode for (u64, HoldKey) {
-    fn encode(&self, w: &mut BytesMut) {
-        w.put_u64(self.0);
-        self.1.encode(w);
-    }
-}
-
-impl Decode<'_> for (u64, HoldKey) {
-    fn decode(r: &mut Reader<'_>) -> Result<Self> {
-        Ok((r.u64()?, HoldKey::decode(r)?))
-    }
-}
-
 impl Encode for ReconcileRes {
     fn encode(&self, w: &mut BytesMut) {
         w.put_u32(self.status);
         put_list(w, &self.holds);
         put_list(w, &self.owed);
+        w.put_u64(self.life);
     }
 }
 
 impl Decode<'_> for ReconcileRes {
     fn decode(r: &mut Reader<'_>) -> Result<Self> {
-        Ok(Self { status: r.u32()?, holds: get_list(r, MAX_RECONCILED)?, owed: get_list(r, MAX_RECONCILED)? })
+        Ok(Self {
+            status: r.u32()?,
+            holds: get_list(r, MAX_RECONCILED)?,
+            owed: get_list(r, MAX_RECONCILED)?,
+            life: r.u64()?,
+        })
     }
 }
 
@@ -650,6 +665,7 @@ mod tests {
             record: Some(Bytes::from_static(b"abcde")),
             durable: true,
             table: TableEpoch(2),
+            life: 3,
         });
         let child = Child { file: FileId(8), ftype: 1, policy: 2 };
         let effects = vec![
@@ -675,10 +691,16 @@ mod tests {
         ];
         round(&ConfirmArgs { table: TableEpoch(1), op, settled: 0, effects });
         round(&DropArgs { op, durable: true });
-        round(&DirRes { status: 0, table: TableEpoch(2), durable: false });
+        round(&DirRes { status: 0, table: TableEpoch(2), durable: false, life: 3 });
         round(&ReconcileArgs { sender: ServerId(1), boot: 2, owed: vec![3, 4] });
         let right = HoldKey { site: Site(0), file: FileId(1), part: HoldPart::Right };
-        round(&ReconcileRes { status: 0, holds: vec![(1, names), (2, right)], owed: vec![5] });
+        let named = |(seq, key)| Named { seq, key, share: seq == 1 };
+        round(&ReconcileRes {
+            status: 0,
+            holds: [(1, names), (2, right)].map(named).into(),
+            owed: vec![5],
+            life: 3,
+        });
         round(&ListEntriesRes {
             status: 0,
             entries: vec![EntryInfo { dir: FileId(1), cookie: 3, name: Bytes::from_static(b"n"), child }],

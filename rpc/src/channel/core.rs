@@ -2,7 +2,7 @@
 
 use super::in_process;
 use super::link;
-use super::slots::{Delivery, Slots, Waiter};
+use super::slots::{Begun, Delivery, Slots, Waiter};
 use super::{SinkCell, Submitted};
 use crate::buffers;
 use crate::directory::Target;
@@ -13,7 +13,9 @@ use crate::nudge::Nudge;
 use crate::outbuf::OutBuf;
 use crate::service::{Handled, Message, Peer, Service};
 use futures_util::future::LocalBoxFuture;
+use slice_metrics::Calls;
 use slice_proto::ids::{ServerId, Xid};
+use slice_proto::procedures::{REFUSED, of_call, status_of};
 use std::cell::{Cell, RefCell};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -29,6 +31,7 @@ pub(super) struct Core {
     place: Place,
     pub(super) slots: RefCell<Slots>,
     sink: Rc<SinkCell>,
+    calls: Option<Arc<Calls>>,
     /// Wakes the driver.
     pub(super) nudge: Nudge,
     /// The driver was started.
@@ -77,6 +80,7 @@ impl Core {
             me,
             place,
             slots: RefCell::default(),
+            calls: sink.calls(server),
             sink,
             nudge: Nudge::default(),
             driven: Cell::new(false),
@@ -116,7 +120,8 @@ impl Core {
         match &self.place {
             Place::Socket(socket) => {
                 let mut slots = self.slots.borrow_mut();
-                let (key, parts) = slots.insert(message, waiter, socket.connected.get())?;
+                let begun = self.begin(&message);
+                let (key, parts) = slots.insert(message, waiter, socket.connected.get(), begun)?;
                 if socket.connected.get() {
                     socket.out.borrow_mut().push_shared(parts).map_err(|_| CallError::Length(len))?;
                 }
@@ -126,6 +131,12 @@ impl Core {
             }
             Place::InProcess(place) => self.run(place, message, waiter),
         }
+    }
+
+    fn begin(&self, message: &Message) -> Option<Begun> {
+        let calls = self.calls.as_ref()?;
+        let procedure = of_call(&message.head);
+        Some(Begun { procedure, timing: calls.begin(procedure) })
     }
 
     /// Has a server in this process handle a call, here and now.
@@ -138,16 +149,20 @@ impl Core {
         if self.slots.borrow().len() >= super::MAX_IN_FLIGHT {
             return Err(CallError::Busy);
         }
+        let begun = self.begin(&message);
         let mut reply = Message::from(buffers::take_arena());
         match place.service.call_message(&place.peer, message, &mut reply) {
             Handled::Done => {
                 let head = reply.head.split();
                 buffers::give_arena(std::mem::replace(&mut reply.head, head));
+                if let (Some(calls), Some(Begun { procedure, timing })) = (&self.calls, begun) {
+                    calls.at_once(procedure, timing, status_of(procedure, &reply.head));
+                }
                 Ok(Submitted::Answered(reply))
             }
             Handled::Later(later) => {
                 buffers::give_arena(reply.head);
-                let (key, _) = self.slots.borrow_mut().insert(Message::default(), waiter, true)?;
+                let (key, _) = self.slots.borrow_mut().insert(Message::default(), waiter, true, begun)?;
                 place.fresh.borrow_mut().push((key, later));
                 self.drive();
                 Ok(Submitted::Waiting(key))
@@ -181,13 +196,22 @@ impl Core {
 
     /// Hands a reply to whom it belongs.
     pub(super) fn reply(&self, xid: Xid, reply: Message) {
-        let delivery = self.slots.borrow_mut().reply(xid, reply);
-        self.deliver(delivery);
+        let key = self.slots.borrow().key_of(xid);
+        if let Some(key) = key {
+            self.settle(key, Ok(reply));
+        }
     }
 
     /// Ends the call in slot `key`.
     pub(super) fn settle(&self, key: usize, reply: Result<Message, CallError>) {
-        let delivery = self.slots.borrow_mut().settle(key, reply);
+        let delivery = {
+            let mut slots = self.slots.borrow_mut();
+            if let (Some(calls), Some(Begun { procedure, timing })) = (&self.calls, slots.begun(key)) {
+                let status = reply.as_ref().map_or(REFUSED, |reply| status_of(procedure, &reply.head));
+                calls.later(procedure, timing, status);
+            }
+            slots.settle(key, reply)
+        };
         self.deliver(delivery);
     }
 

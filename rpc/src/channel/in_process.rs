@@ -6,6 +6,7 @@ use crate::service::Message;
 use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
+use slice_metrics::clock;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -28,6 +29,7 @@ impl Future for Later {
 pub(super) async fn drive(core: &Core, place: &InProcess) {
     let mut later = FuturesUnordered::new();
     poll_fn(|cx| {
+        clock::tick();
         core.nudge.begin(cx);
         loop {
             later.extend(place.fresh.borrow_mut().drain(..).map(|(key, reply)| Later { key, reply }));

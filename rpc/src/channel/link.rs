@@ -9,6 +9,7 @@ use crate::hello;
 use crate::intake::Intake;
 use crate::service::{Message, message_type};
 use crate::socket;
+use slice_metrics::{Phase, Phases, Trace, clock};
 use slice_proto::peer::hello::HelloStatus;
 use slice_proto::rpc_msg::{REPLY, peek_xid};
 use std::future::poll_fn;
@@ -115,10 +116,15 @@ impl Link {
     /// One wake-up: hand out every reply that has come, send every call that was made. Ready when the connection is
     /// broken or not wanted any more.
     fn poll(&mut self, core: &Core, socket: &Socket, cx: &mut Context<'_>) -> Poll<()> {
+        clock::tick();
+        let phases = core.sink().phases();
+        let mut trace = phases.as_ref().map_or(Trace::NONE, |phases| phases.wake());
         core.nudge.begin(cx);
-        let took = self.take_in(core, cx);
+        let took = self.take_in(core, cx, phases.as_deref(), &mut trace);
         self.intake.settle();
+        lap(phases.as_deref(), &mut trace, None);
         let flushed = socket.out.borrow_mut().poll_flush(&mut self.stream, cx);
+        lap(phases.as_deref(), &mut trace, Some(Phase::Send));
         core.nudge.end();
         if matches!(took, Took::Broken)
             || matches!(flushed, Poll::Ready(Err(_)))
@@ -133,11 +139,19 @@ impl Link {
         Poll::Pending
     }
 
-    fn take_in(&mut self, core: &Core, cx: &mut Context<'_>) -> Took {
+    fn take_in(
+        &mut self,
+        core: &Core,
+        cx: &mut Context<'_>,
+        phases: Option<&Phases>,
+        trace: &mut Trace,
+    ) -> Took {
         let mut budget = READ_BUDGET;
         loop {
+            lap(phases, trace, None);
             match self.intake.next() {
                 Ok(Some(record)) => {
+                    lap(phases, trace, Some(Phase::Receive));
                     let (Some(xid), Some(REPLY)) = (peek_xid(&record), message_type(&record)) else {
                         return Took::Broken;
                     };
@@ -149,11 +163,22 @@ impl Link {
                 Ok(None) => {}
                 Err(_) => return Took::Broken,
             }
-            match self.intake.poll_fill(&mut self.stream, cx) {
+            let filled = self.intake.poll_fill(&mut self.stream, cx);
+            lap(phases, trace, Some(Phase::Receive));
+            match filled {
                 Poll::Pending => return Took::All,
                 Poll::Ready(Ok(n)) if n > 0 => budget = budget.saturating_sub(n),
                 Poll::Ready(_) => return Took::Broken,
             }
         }
+    }
+}
+
+/// What was done since the last lap is counted as `phase`, or elsewhere.
+fn lap(phases: Option<&Phases>, trace: &mut Trace, phase: Option<Phase>) {
+    match (phases, phase) {
+        (Some(phases), Some(phase)) => phases.lap(trace, phase),
+        (Some(phases), None) => phases.skip(trace),
+        (None, _) => {}
     }
 }

@@ -13,10 +13,13 @@ use self::slots::Waiter;
 use crate::directory::Target;
 use crate::error::CallError;
 use crate::hello::Me;
+use crate::metered::Targets;
 use crate::service::Message;
 use bytes::BytesMut;
+use slice_metrics::{Calls, Phases};
 use slice_proto::ids::ServerId;
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -36,20 +39,47 @@ pub trait ReplySink: 'static {
     fn on_message(&self, token: u64, reply: Result<Message, CallError>) {
         self.on_reply(token, reply.map(Message::into_record));
     }
+
+    /// Where the time that the thread's channels take to receive and to send is counted, if anywhere.
+    fn phases(&self) -> Option<Rc<Phases>> {
+        None
+    }
 }
 
-/// Where a thread's [`ReplySink`] is found by its channels.
+/// Where a thread's [`ReplySink`] is found by its channels, and where their calls are counted.
 #[derive(Default)]
-pub(crate) struct SinkCell(RefCell<Option<Rc<dyn ReplySink>>>);
+pub(crate) struct SinkCell {
+    sink: RefCell<Option<Rc<dyn ReplySink>>>,
+    phases: RefCell<Option<Rc<Phases>>>,
+    targets: RefCell<Option<Arc<Targets>>>,
+    /// This thread's counts, kept when a channel is made anew.
+    calls: RefCell<HashMap<ServerId, Arc<Calls>>>,
+}
 
 impl SinkCell {
     pub(crate) fn set(&self, sink: Rc<dyn ReplySink>) {
-        *self.0.borrow_mut() = Some(sink);
+        *self.phases.borrow_mut() = sink.phases();
+        *self.sink.borrow_mut() = Some(sink);
+    }
+
+    /// Has the calls of channels that are made from now on counted.
+    pub(crate) fn count(&self, targets: Arc<Targets>) {
+        *self.targets.borrow_mut() = Some(targets);
+    }
+
+    fn calls(&self, server: ServerId) -> Option<Arc<Calls>> {
+        let targets = self.targets.borrow();
+        let targets = targets.as_ref()?;
+        Some(Arc::clone(self.calls.borrow_mut().entry(server).or_insert_with(|| targets.thread(server))))
+    }
+
+    fn phases(&self) -> Option<Rc<Phases>> {
+        self.phases.borrow().clone()
     }
 
     fn give(&self, token: u64, reply: Result<Message, CallError>) {
         // The borrow ends before the sink runs: it may forward further calls.
-        let sink = self.0.borrow().clone();
+        let sink = self.sink.borrow().clone();
         match sink {
             Some(sink) => sink.on_message(token, reply),
             None => tracing::error!("a reply to a forwarded call, but nobody was set to take it"),

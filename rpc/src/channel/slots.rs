@@ -8,6 +8,7 @@ use crate::error::CallError;
 use crate::service::Message;
 use bytes::{Bytes, BytesMut};
 use slab::Slab;
+use slice_metrics::Timing;
 use slice_proto::ids::Xid;
 use slice_proto::rpc_msg::patch_xid;
 use std::task::Waker;
@@ -38,6 +39,15 @@ struct Slot {
     parts: Parts,
     sends: u32,
     waiter: Waiter,
+    /// For counting, until it is answered.
+    begun: Option<Begun>,
+}
+
+/// A call that is being measured.
+#[derive(Clone, Copy)]
+pub(super) struct Begun {
+    pub(super) procedure: usize,
+    pub(super) timing: Timing,
 }
 
 /// What is to be done with a reply.
@@ -67,6 +77,7 @@ impl Slots {
         message: Message,
         waiter: Waiter,
         sent: bool,
+        begun: Option<Begun>,
     ) -> Result<(usize, &Parts), CallError> {
         if self.slab.len() >= MAX_IN_FLIGHT {
             return Err(CallError::Busy);
@@ -78,17 +89,19 @@ impl Slots {
         let Message { mut head, body, tail } = message;
         patch_xid(&mut head, xid);
         let parts = [freeze(head), body, freeze(tail)];
-        let slot = entry.insert(Slot { xid, order: self.made, parts, sends: u32::from(sent), waiter });
+        let slot = entry.insert(Slot { xid, order: self.made, parts, sends: u32::from(sent), waiter, begun });
         Ok((key, &slot.parts))
     }
 
-    /// The call to which a reply with this xid belongs is answered.
-    pub(super) fn reply(&mut self, xid: Xid, reply: Message) -> Delivery {
+    /// What is measured of the call in slot `key`, once.
+    pub(super) fn begun(&mut self, key: usize) -> Option<Begun> {
+        self.slab.get_mut(key)?.begun.take()
+    }
+
+    /// The slot of the call to which a reply with this xid belongs.
+    pub(super) fn key_of(&self, xid: Xid) -> Option<usize> {
         let key = (xid.0 & 0xffff) as usize;
-        match self.slab.get(key) {
-            Some(slot) if slot.xid == xid => self.settle(key, Ok(reply)),
-            _ => Delivery::Nothing,
-        }
+        self.slab.get(key).filter(|slot| slot.xid == xid).map(|_| key)
     }
 
     /// The call in slot `key` has come to its end.

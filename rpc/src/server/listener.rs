@@ -12,8 +12,9 @@ use crate::intake::Intake;
 use crate::service::{LocalService, Peer, Service};
 use crate::socket;
 use crate::worker::Workers;
+use parking_lot::Mutex;
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -92,6 +93,8 @@ struct Shared {
     addr: SocketAddr,
     /// Open connections, those included whose last requests still run.
     open: AtomicUsize,
+    /// Connections by host, on all threads; bounded as connections are.
+    hosts: Mutex<BTreeMap<IpAddr, usize>>,
     ending: watch::Sender<Ending>,
     /// Changes whenever a connection or a thread's listening socket is gone.
     gone: watch::Sender<()>,
@@ -109,6 +112,12 @@ impl Listener {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.shared.open.load(Ordering::Relaxed)
+    }
+
+    /// Hosts that are connected, and by how many connections each.
+    #[must_use]
+    pub fn hosts(&self) -> Vec<(IpAddr, usize)> {
+        self.shared.hosts.lock().iter().map(|(host, count)| (*host, *count)).collect()
     }
 
     /// Stops accepting and reading, answers what is pending, closes; after `grace`, closes in any case.
@@ -161,6 +170,7 @@ pub fn serve_local(
     let shared = Arc::new(Shared {
         addr,
         open: AtomicUsize::new(0),
+        hosts: Mutex::default(),
         ending: watch::Sender::new(Ending::No),
         gone: watch::Sender::new(()),
         accepting: AtomicUsize::new(sockets.len()),
@@ -353,6 +363,7 @@ impl Host {
         *count += 1;
         let within = *count <= local.site.options.limits.per_host;
         drop(hosts);
+        *local.site.shared.hosts.lock().entry(ip).or_default() += 1;
         let host = Self(Rc::clone(local), ip);
         within.then_some(host)
     }
@@ -360,6 +371,15 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
+        {
+            let mut all = self.0.site.shared.hosts.lock();
+            if let Some(count) = all.get_mut(&self.1) {
+                *count -= 1;
+                if *count == 0 {
+                    all.remove(&self.1);
+                }
+            }
+        }
         let mut hosts = self.0.hosts.borrow_mut();
         if let Some(count) = hosts.get_mut(&self.1) {
             *count -= 1;

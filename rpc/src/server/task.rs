@@ -11,6 +11,7 @@ use bytes::BytesMut;
 use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
+use slice_metrics::{Phase, Phases, Trace, clock};
 use slice_proto::rpc_msg::CALL;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -60,6 +61,8 @@ pub(super) struct Task {
     limits: Limits,
     later: FuturesUnordered<Later>,
     reply: Message,
+    phases: Option<Rc<Phases>>,
+    trace: Trace,
 }
 
 impl Task {
@@ -72,7 +75,8 @@ impl Task {
     ) -> Self {
         let shared = Rc::clone(&connection.0);
         let later = FuturesUnordered::new();
-        Self { stream, intake, shared, connection, service, limits, later, reply: Message::default() }
+        let (phases, trace, reply) = (service.phases(), Trace::NONE, Message::default());
+        Self { stream, intake, shared, connection, service, limits, later, reply, phases, trace }
     }
 
     /// Serves the connection to its end.
@@ -89,6 +93,8 @@ impl Task {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        clock::tick();
+        self.trace = self.phases.as_ref().map_or(Trace::NONE, |phases| phases.wake());
         self.shared.nudge.begin(cx);
         let result = self.wake_up(cx);
         self.intake.settle();
@@ -114,7 +120,9 @@ impl Task {
             if self.shared.state() == State::Closed {
                 return Poll::Ready(());
             }
+            self.skip();
             let flushed = self.shared.out.borrow_mut().poll_flush(&mut self.stream, cx);
+            self.lap(Phase::Send);
             if let Poll::Ready(Err(_)) = flushed {
                 return Poll::Ready(());
             }
@@ -144,14 +152,18 @@ impl Task {
             if self.full() {
                 return Ok(Took::Full);
             }
+            self.skip();
             if let Some(record) = self.intake.next().map_err(|_| Close)? {
+                self.lap(Phase::Receive);
                 self.handle(record)?;
                 continue;
             }
             if *budget == 0 {
                 return Ok(Took::Budget);
             }
-            match self.intake.poll_fill(&mut self.stream, cx) {
+            let filled = self.intake.poll_fill(&mut self.stream, cx);
+            self.lap(Phase::Receive);
+            match filled {
                 Poll::Pending => return Ok(Took::All),
                 Poll::Ready(Ok(n)) if n > 0 => *budget = budget.saturating_sub(n),
                 Poll::Ready(_) => return Err(Close),
@@ -179,6 +191,20 @@ impl Task {
             Handled::Close => return Err(Close),
         }
         Ok(())
+    }
+
+    /// What was done since the last lap is counted as `phase`.
+    fn lap(&mut self, phase: Phase) {
+        if let Some(phases) = &self.phases {
+            phases.lap(&mut self.trace, phase);
+        }
+    }
+
+    /// What was done since the last lap is counted elsewhere.
+    fn skip(&mut self) {
+        if let Some(phases) = &self.phases {
+            phases.skip(&mut self.trace);
+        }
     }
 
     fn full(&self) -> bool {

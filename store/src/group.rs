@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::overlay::{Changes, Overlay};
 use crate::wait::{Progress, Ticket};
 use parking_lot::{Condvar, Mutex, RwLock};
+use slice_metrics::Commits;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -34,6 +35,7 @@ pub(crate) struct Group {
     work: Condvar,
     /// Held by the one who writes to the engine: the committer, or a caller of [`turn`](Self::turn).
     turn: Mutex<()>,
+    pub(crate) commits: Commits,
 }
 
 #[derive(Debug, Default)]
@@ -57,6 +59,7 @@ impl Group {
             state: Mutex::default(),
             work: Condvar::new(),
             turn: Mutex::default(),
+            commits: Commits::default(),
         }
     }
 
@@ -132,10 +135,15 @@ impl Group {
     pub(crate) fn turn(&self) -> Result<()> {
         let _turn = self.turn.lock();
         self.progress.health()?;
+        let commit = self.commits.begin();
         let Some((ticket, changes)) = self.take() else { return Ok(()) };
+        let before = self.progress.durable();
         let outcome = self.write(&changes);
         match &outcome {
-            Ok(()) => self.progress.advance(ticket),
+            Ok(()) => {
+                self.commits.end(commit, ticket.0.saturating_sub(before.0));
+                self.progress.advance(ticket);
+            }
             Err(error) => {
                 tracing::error!(%error, "the store takes no more writes");
                 self.progress.fail(error.clone());

@@ -7,6 +7,7 @@ use crate::group::Group;
 use crate::stamp::{self, StoreStamp};
 use crate::wait::{Durable, Ticket};
 use bytes::Bytes;
+use slice_metrics::Commits;
 use std::cmp::Ordering;
 use std::fs::File;
 use std::iter::Peekable;
@@ -182,6 +183,12 @@ impl Store {
     /// The first write or fsync error.
     pub fn health(&self) -> Result<()> {
         self.inner.group.progress.health()
+    }
+
+    /// Its group commits.
+    #[must_use]
+    pub fn commits(&self) -> &Commits {
+        &self.inner.group.commits
     }
 
     /// Bytes that the engine's files take on disk.

@@ -1,7 +1,8 @@
 //! A forwarded NFS call, decoded as far as every procedure needs it.
 
 use crate::decide::{At, Op};
-use bytes::BytesMut;
+use crate::replies::ReplyKey;
+use bytes::{Bytes, BytesMut};
 use slice_proto::handle::{Handle, KeyRing};
 use slice_proto::ids::Xid;
 use slice_proto::nfs3::types::DirOp;
@@ -79,13 +80,31 @@ impl Call {
         Self { record, head }
     }
 
+    /// Reads a whole call, credential and trailer included; `None` if it is none of a µproxy's.
+    pub(crate) fn read(record: &[u8]) -> Option<Self> {
+        let header = CallHeader::decode(record).ok()?;
+        let proc = Proc3::from_u32(header.proc)?;
+        let head = Head::new(&header, proc, credential(&header).ok()?, record).ok()?;
+        Some(Self::new(record.into(), head))
+    }
+
+    /// The whole call, for a store: [`Call::read`] takes it.
+    pub(crate) fn stored(&self) -> Bytes {
+        Bytes::copy_from_slice(&self.record)
+    }
+
     /// The arguments, trailer cut off.
     pub(crate) fn args(&self) -> &[u8] {
         self.head.args(&self.record)
     }
 
-    /// Checksum of the arguments: part of the reply cache's key.
-    pub(crate) fn checksum(&self) -> u64 {
+    /// Which call of its client it is.
+    pub(crate) fn key(&self) -> ReplyKey {
+        ReplyKey { xid: self.head.trailer.xid, proc: self.head.proc as u32, sum: self.checksum() }
+    }
+
+    /// Checksum of the arguments.
+    fn checksum(&self) -> u64 {
         xxh3_64(self.args())
     }
 

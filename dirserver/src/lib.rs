@@ -14,7 +14,7 @@
 //! | `server`, `config`, `routes` | opening, sites, the routing table |
 //! | `service`, `call`, `reply` | records in, replies out |
 //! | `records`, `bucket`, `keys` | what stands in the store |
-//! | `state` | hot records, a mutex a site, held records, file ids |
+//! | `state` | hot records, pages of directories listed lately, a mutex a site, held records, file ids |
 //! | `decide` | what each operation does: pure, a file a procedure |
 //! | `tx` | carries it out, here and at peers; recovery |
 //! | `replies` | exactly once |

@@ -79,8 +79,7 @@ fn list_entries(inner: &Inner, args: &ListEntriesArgs) -> Result<Vec<EntryInfo>>
 pub(crate) fn settled(inner: &Inner) -> SettledRes {
     let unsettled = inner.unsettled();
     if unsettled > 0 {
-        let (journal, held) = (inner.journal.tell(), inner.state.tell_held());
-        tracing::debug!(unsettled, owed = inner.owed.len(), %journal, %held, "not at rest");
+        tracing::debug!(unsettled, "not at rest: {}", inner.tell());
     }
     SettledRes { status: 0, unsettled }
 }

@@ -1,10 +1,12 @@
 //! What is owed to data servers, durable in the batch of its cause and delivered in the background: purges of removed
 //! files, and changes of size that a crash has interrupted.
 
+use crate::call::Call;
 use crate::data::{Cut, complete, cut, intend};
 use crate::error::{Error, Result};
 use crate::keys;
 use crate::records::{Purge, Resize};
+use crate::replies::{Begin, Replies, Running};
 use crate::resize;
 use crate::server::Inner;
 use crate::state::State;
@@ -27,7 +29,14 @@ const MAX_PURGES: usize = 256;
 const GATHER: Duration = Duration::from_millis(20);
 
 /// A change of size found after a restart.
-type Interrupted = (FileId, Resize, OpId);
+#[derive(Debug)]
+struct Interrupted {
+    file: FileId,
+    resize: Resize,
+    op: OpId,
+    /// The call that it is part of: retransmissions wait for it.
+    running: Option<Running>,
+}
 
 /// What is owed.
 pub(crate) struct Owed {
@@ -71,7 +80,7 @@ impl Owed {
             .collect();
         let interrupted: Vec<_> = scan(store, keys::RESIZE, Resize::decode)?
             .into_iter()
-            .map(|(file, resize)| (file, resize, journal.begin()))
+            .map(|(file, resize)| Interrupted { file, resize, op: journal.begin(), running: None })
             .collect();
         let bell = Notify::new();
         if !purges.is_empty() || !interrupted.is_empty() {
@@ -87,11 +96,18 @@ impl Owed {
         })
     }
 
-    /// Holds the files whose change of size was interrupted.
-    pub(crate) fn lock_again(&self, state: &State) {
-        for (file, _, op) in self.interrupted.lock().iter() {
+    /// Holds the files whose change of size was interrupted, and the calls that asked for it. Data servers may agree with
+    /// what the record says or not: its readers wait.
+    pub(crate) fn lock_again(&self, state: &State, replies: &Replies) {
+        for Interrupted { file, resize, op, running } in self.interrupted.lock().iter_mut() {
             if let Some(mut site) = state.site(file.home()) {
                 site.locks.ask(attr_key(*file), *op, false, false);
+                state.veil(&mut site, &attr_key(*file), *op);
+            }
+            if let Some(call) = Call::read(&resize.call)
+                && let Begin::Run(run) = replies.begin(call.head.trailer.client, call.key())
+            {
+                *running = Some(run);
             }
         }
     }
@@ -123,6 +139,16 @@ impl Owed {
         }
     }
 
+    /// What is owed, for a log.
+    pub(crate) fn tell(&self) -> String {
+        let (purges, completed) = (self.purges.lock().len(), self.completed.lock().len());
+        let rolled = *self.rolled.borrow();
+        format!(
+            "{} in all, {purges} purges and {completed} completions waiting, rolled forward: {rolled}",
+            self.len()
+        )
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
@@ -133,8 +159,8 @@ pub(crate) async fn run(inner: &Arc<Inner>) {
     let owed = &inner.owed;
     let interrupted = std::mem::take(&mut *owed.interrupted.lock());
     let resizes = async {
-        join_all(interrupted.into_iter().map(|(file, resize, op)| async move {
-            resize::roll_forward(inner, file, resize, op).await;
+        join_all(interrupted.into_iter().map(|i| async move {
+            resize::roll_forward(inner, i.file, i.resize, i.op, i.running).await;
             owed.open.fetch_sub(1, Ordering::Relaxed);
         }))
         .await;

@@ -1,7 +1,8 @@
 //! READDIR and READDIRPLUS (RFC 1813 sections 3.3.16, 3.3.17; docs/wire.md).
 //!
 //! One range scan over the directory's names that are here, in cookie order; the cookie is the key, so that going on is a
-//! seek, and no entry that is there throughout is skipped or repeated (I2).
+//! seek, and no entry that is there throughout is skipped or repeated (I2). A page is kept, and sent again as long as it is
+//! what would be made anew (`state::pages`).
 
 use crate::bucket::Bucket;
 use crate::call::{Bad, Head, open};
@@ -13,6 +14,8 @@ use crate::records::AttrRec;
 use crate::reply::{self, Writer};
 use crate::routes::Routes;
 use crate::server::{Admission, Inner};
+use crate::state::changes::{Seen, Slot};
+use crate::state::pages::{Page as KeptPage, PageKey};
 use crate::state::status_of;
 use bytes::{BufMut, Bytes, BytesMut};
 use slice_proto::handle::{HANDLE_LEN, Handle};
@@ -54,6 +57,8 @@ struct Page<'a> {
     dir_room: usize,
     entries: usize,
     ticket: Ticket,
+    /// Everything that was looked at; nothing if some of it was being changed, and the page is not kept.
+    seen: Option<Vec<Seen>>,
 }
 
 /// Handles either call.
@@ -113,10 +118,23 @@ pub(crate) fn readdir(inner: &Inner, head: &Head, args: &[u8], out: &mut BytesMu
             return refuse(NfsStat3::ACCES, shown, out);
         }
     }
+    // What an operation that survived a restart has done to a name is not written yet.
+    if let Some(turn) = inner.state.veiled_names(dir.file, asked.first_hash()) {
+        return Ok(Read::Held(turn));
+    }
     let mut w = Writer::new(out, head.xid, NfsStat3::OK.0, inner.fsid(dir.volume));
     w.attr(dir.file, rec);
     // The cookie verifier: cookies mean the same for ever.
     w.w.put_u64(0);
+    let key = asked.key();
+    let parent = rec.map(|rec| rec.parent);
+    if let Some(page) = inner.state.pages.get(&key, epoch, parent, &inner.state.changes) {
+        w.again(&page.entries, &page.stamps);
+        encode_end(w.w, page.eof);
+        w.finish(epoch, now);
+        return Ok(Read::Done(ticket.max(page.ticket)));
+    }
+    let (begin, stamped) = (w.w.len(), w.stamped());
     let fixed = 4 + rec.map_or(0, |_| Fattr3::ENCODED_LEN) + 8 + END_LEN;
     let mut page = Page {
         inner,
@@ -127,7 +145,9 @@ pub(crate) fn readdir(inner: &Inner, head: &Head, args: &[u8], out: &mut BytesMu
         dir_room: asked.dircount,
         entries: 0,
         ticket,
+        seen: Some(Vec::new()),
     };
+    page.look(Slot::names(dir.file));
     let eof = match page.fill(rec) {
         Ok(eof) => eof,
         Err(error) => {
@@ -135,16 +155,23 @@ pub(crate) fn readdir(inner: &Inner, head: &Head, args: &[u8], out: &mut BytesMu
             return refuse(status_of(&error), None, out);
         }
     };
-    if page.entries == 0 && !eof {
+    if page.entries == 0 && (!eof || fixed > asked.maxcount) {
         drop(page);
         out.clear();
         return refuse(NfsStat3::TOOSMALL, rec.map(|r| (dir.file, r)), out);
     }
-    let Page { w, ticket, .. } = page;
+    let Page { w, ticket, seen, .. } = page;
+    // Elsewhere than at home there is no record to tell by.
+    let ticket = if home { ticket } else { ticket.max(inner.state.read_ticket()) };
+    if let Some(seen) = seen {
+        let entries = Bytes::copy_from_slice(w.w.get(begin..).unwrap_or_default());
+        let stamps = w.stamps_from(stamped);
+        let kept = KeptPage { table: epoch, parent, seen, ticket, entries, stamps, eof };
+        inner.state.pages.put(key, kept);
+    }
     encode_end(w.w, eof);
     w.finish(epoch, now);
-    // Elsewhere than at home there is no record to tell by.
-    Ok(Read::Done(if home { ticket } else { ticket.max(inner.state.read_ticket()) }))
+    Ok(Read::Done(ticket))
 }
 
 fn decode(routes: &Routes, proc: Proc3, args: &[u8]) -> Result<Asked, Bad> {
@@ -165,7 +192,32 @@ fn decode(routes: &Routes, proc: Proc3, args: &[u8]) -> Result<Asked, Bad> {
     Ok(Asked { dir, cookie: a.cookie, dircount: usize::MAX, maxcount: bytes(a.count), plus: false })
 }
 
+// === impl Asked ===
+
+impl Asked {
+    /// The first hash whose names are asked for.
+    fn first_hash(&self) -> u64 {
+        if self.cookie >= FIRST_ENTRY_COOKIE { keys::hash47_of_cookie(self.cookie) } else { 0 }
+    }
+
+    fn key(&self) -> PageKey {
+        let &Self { dir, cookie, dircount, maxcount, plus } = self;
+        PageKey { dir, cookie, dircount, maxcount, plus }
+    }
+}
+
+// === impl Page ===
+
 impl Page<'_> {
+    /// Notes a record before it is read.
+    fn look(&mut self, slot: Slot) {
+        let seen = self.inner.state.changes.look(slot);
+        match (&mut self.seen, seen) {
+            (Some(all), Some(seen)) => all.push(seen),
+            _ => self.seen = None,
+        }
+    }
+
     /// Writes entries; whether they were the last.
     fn fill(&mut self, dir: Option<&AttrRec>) -> crate::error::Result<bool> {
         let at = self.asked.cookie;
@@ -183,7 +235,7 @@ impl Page<'_> {
         let prefix = keys::entries_of(dir);
         let mut range = KeyRange::prefix(prefix);
         if at >= FIRST_ENTRY_COOKIE {
-            let first = keys::entry(dir, keys::hash47_of_cookie(at));
+            let first = keys::entry(dir, self.asked.first_hash());
             range.start = Bound::Included(Bytes::copy_from_slice(&first));
         }
         for pair in self.inner.state.store.iter(range, Direction::Forward) {
@@ -219,7 +271,14 @@ impl Page<'_> {
         if dir_len > self.dir_room && self.entries > 0 {
             return Ok(false);
         }
-        let here = self.routes.home_is_mine(child.file);
+        let mut here = self.routes.home_is_mine(child.file);
+        if here && self.inner.state.is_veiled(&attr_key(child.file)) {
+            // Being made or resized: who wants to know asks for it, and waits.
+            (here, self.seen) = (false, None);
+        }
+        if here {
+            self.look(Slot::attr(child.file));
+        }
         let cell = if here { self.inner.state.attr(child.file)? } else { None };
         // What the entry will take is known without writing it.
         let attr = cell.as_ref().map_or(0, |_| Fattr3::ENCODED_LEN);

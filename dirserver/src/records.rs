@@ -306,8 +306,9 @@ impl AttrRec {
 ///      0      1 version, 1
 ///      1      1 0 truncate under a new epoch, 1 extend under the present one
 ///      2      8 epoch   10  8 size   18  8 reach
+///     26        the call that asked for it, as it came from the µproxy; nothing if its reply stands already
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resize {
     /// Whether the file only grows: no byte goes, the epoch stays.
     pub grows: bool,
@@ -317,7 +318,12 @@ pub struct Resize {
     pub size: u64,
     /// The reach as the operation began: which data sites to visit.
     pub reach: u64,
+    /// The call: what else it sets, and whose its reply is.
+    pub call: Bytes,
 }
+
+/// Where a [`Resize`]'s call begins.
+const RESIZE_CALL_AT: usize = 26;
 
 /// Bytes of a removed file, to be purged at its data servers.
 ///
@@ -361,16 +367,18 @@ fn words<const N: usize>(what: &'static str, key: &[u8], bytes: &[u8]) -> Result
 
 impl Resize {
     pub(crate) fn encode(&self) -> Bytes {
-        let mut w = BytesMut::with_capacity(26);
+        let mut w = BytesMut::with_capacity(RESIZE_CALL_AT + self.call.len());
         w.put_u8(VERSION);
         w.put_u8(u8::from(self.grows));
         [self.epoch.0, self.size, self.reach].iter().for_each(|v| w.put_u64(*v));
+        w.put_slice(&self.call);
         w.freeze()
     }
 
     pub(crate) fn decode(key: &[u8], bytes: &[u8]) -> Result<Self, Error> {
-        let (grows, [epoch, size, reach]) = words("resize", key, bytes)?;
-        Ok(Self { grows: grows != 0, epoch: Epoch(epoch), size, reach })
+        let (front, call) = bytes.split_at_checked(RESIZE_CALL_AT).unwrap_or((bytes, &[]));
+        let (grows, [epoch, size, reach]) = words("resize", key, front)?;
+        Ok(Self { grows: grows != 0, epoch: Epoch(epoch), size, reach, call: Bytes::copy_from_slice(call) })
     }
 }
 
@@ -438,8 +446,11 @@ mod tests {
 
     #[test]
     fn small_records_read_back() {
-        let resize = Resize { grows: true, epoch: Epoch(3), size: 4, reach: 5 };
-        assert_eq!(Resize::decode(b"k", &resize.encode()).unwrap(), resize);
+        for call in [&b""[..], b"who asked"] {
+            let call = Bytes::from_static(call);
+            let resize = Resize { grows: true, epoch: Epoch(3), size: 4, reach: 5, call };
+            assert_eq!(Resize::decode(b"k", &resize.encode()).unwrap(), resize);
+        }
         let purge = Purge { epoch: Epoch(6), reach: 7 };
         assert_eq!(Purge::decode(b"k", &purge.encode()).unwrap(), purge);
         assert_eq!(decode_number(b"k", &encode_number(9)).unwrap(), 9);

@@ -4,6 +4,9 @@
 //! operation's effect. A ring of [`RING`] replies per client bounds it; a slot's old reply is overwritten by the new one
 //! under the same store key. In memory only keys and slots are kept: replays are rare and read the store.
 //!
+//! Refusals change nothing and are not stored, but a client that was refused goes on: a copy of its call that comes late must not
+//! do what was refused then. The last [`REFUSALS`] of each client are kept in memory.
+//!
 //! ```text
 //! stored reply
 //! offset length field
@@ -24,7 +27,7 @@ use slice_proto::rpc_msg::patch_xid;
 use slice_proto::trailer::ClientId;
 use slice_proto::xdr::{Reader, XdrError};
 use slice_store::{Batch, Direction, KeyRange, Store, Ticket};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -32,6 +35,9 @@ use tokio::sync::oneshot;
 const RING: u16 = 1024;
 /// Clients whose replies are kept; of more, those that have been silent longest lose theirs.
 const MAX_CLIENTS: usize = 1024;
+
+/// Refusals kept per client: about 16 KiB.
+const REFUSALS: usize = 64;
 
 const VERSION: u8 = 1;
 const REPLY_AT: usize = 35;
@@ -58,6 +64,9 @@ struct Ring {
     slots: Vec<Option<ReplyKey>>,
     count: u64,
     running: HashMap<ReplyKey, Vec<oneshot::Sender<()>>>,
+    refused: HashMap<ReplyKey, (Bytes, Ticket)>,
+    /// The keys of those, the oldest first.
+    refusals: VecDeque<ReplyKey>,
     /// Of the cache's clock: when the client last asked for anything.
     used: u64,
 }
@@ -74,6 +83,8 @@ pub(crate) enum Begin {
     Run(Running),
     /// It was executed.
     Replay(Replay),
+    /// It was refused: the reply, and when all that it shows is durable.
+    Refused(Bytes, Ticket),
     /// It is being executed: begin again after this.
     Wait(oneshot::Receiver<()>),
 }
@@ -158,6 +169,9 @@ impl Replies {
         if let Some(slot) = ring.index.get(&key) {
             return Begin::Replay(Replay { client, slot: slot.slot, key, ticket: slot.ticket, op: slot.op });
         }
+        if let Some((reply, ticket)) = ring.refused.get(&key) {
+            return Begin::Refused(reply.clone(), *ticket);
+        }
         ring.running.insert(key, Vec::new());
         drop(ring);
         Begin::Run(Running { ring: shared, key })
@@ -174,6 +188,8 @@ impl Ring {
             slots: vec![None; usize::from(RING)],
             count: 0,
             running: HashMap::new(),
+            refused: HashMap::new(),
+            refusals: VecDeque::new(),
             used: 0,
         }
     }
@@ -209,6 +225,25 @@ impl Running {
     pub(crate) fn committed(&self, place: Place, ticket: Ticket) {
         let slot = Slot { slot: place.slot, ticket, op: place.op };
         self.ring.lock().index.insert(self.key, slot);
+    }
+
+    /// The call is refused with this reply, which shows what is durable with `ticket`.
+    pub(crate) fn refused(&self, reply: &[u8], ticket: Ticket) {
+        let mut ring = self.ring.lock();
+        if ring.refusals.len() >= REFUSALS
+            && let Some(oldest) = ring.refusals.pop_front()
+        {
+            ring.refused.remove(&oldest);
+        }
+        if ring.refused.insert(self.key, (Bytes::copy_from_slice(reply), ticket)).is_none() {
+            ring.refusals.push_back(self.key);
+        }
+    }
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.key.fmt(f)
     }
 }
 

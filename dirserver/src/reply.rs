@@ -3,10 +3,10 @@
 use crate::records::AttrRec;
 use bytes::{BufMut, BytesMut};
 use slice_proto::ids::{FileId, TableEpoch, Xid};
-use slice_proto::nfs3::NfsStat3;
+use slice_proto::nfs3::{Fattr3, NfsStat3};
 use slice_proto::peer::PrivateStatus;
 use slice_proto::rpc_msg::encode_success;
-use slice_proto::trailer::{ResultTrailer, Stamp};
+use slice_proto::trailer::{RESULT_TRAILER_BASE_LEN, ResultTrailer, STAMP_LEN, Stamp};
 use slice_proto::xdr::{Encode, Put};
 
 /// Most attributes of a reply other than READDIRPLUS's: LOOKUP, RENAME and what makes an object show two.
@@ -42,6 +42,25 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// How many attributes were written so far.
+    pub(crate) fn stamped(&self) -> usize {
+        self.len + self.many.len()
+    }
+
+    /// The stamps of the attributes behind the first `n`.
+    pub(crate) fn stamps_from(&self, n: usize) -> Vec<Stamp> {
+        let few = self.few.get(..self.len).unwrap_or_default();
+        few.iter().chain(&self.many).skip(n).copied().collect()
+    }
+
+    /// What was written before, with the stamps of the attributes in it.
+    pub(crate) fn again(&mut self, bytes: &[u8], stamps: &[Stamp]) {
+        self.w.reserve(bytes.len() + RESULT_TRAILER_BASE_LEN + (FEW + stamps.len()) * STAMP_LEN);
+        self.w.put_slice(bytes);
+        self.many.reserve(stamps.len());
+        stamps.iter().for_each(|stamp| self.stamp(*stamp));
+    }
+
     /// `fattr3`.
     pub(crate) fn fattr(&mut self, file: FileId, rec: &AttrRec) {
         rec.fattr(file, self.fsid).encode(self.w);
@@ -53,6 +72,15 @@ impl<'a> Writer<'a> {
         self.w.put_bool(rec.is_some());
         if let Some(rec) = rec {
             self.fattr(file, rec);
+        }
+    }
+
+    /// `post_op_attr`, of a file of a peer's as it has shown it.
+    pub(crate) fn shown(&mut self, attr: Option<&(Fattr3, Stamp)>) {
+        self.w.put_bool(attr.is_some());
+        if let Some((attr, stamp)) = attr {
+            attr.encode(self.w);
+            self.stamp(*stamp);
         }
     }
 

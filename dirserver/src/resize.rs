@@ -2,14 +2,16 @@
 //! the file held between, so that pushes, links and other changes of size come before or behind.
 //!
 //! ```text
-//! not larger, or within the reach               larger
-//!   T record: epoch + 1, size     durable         record with the new size, T record, the reply    durable
-//!   intention, if reach > 64 KiB                  EXTEND at the small-file site                    durable
-//!   TRUNCATE at all sites         durable         reply
-//!   record, reply; T record goes  durable
+//! not larger, or within the reach                larger, or a new file with a size ([`made`])
+//!   T record: epoch + 1, size, call  durable       record with the new size, T record, the reply    durable
+//!   intention, if reach > 64 KiB                   EXTEND at the small-file site                    durable
+//!   TRUNCATE at all sites            durable       reply
+//!   record, reply; T record goes     durable
 //!   reply
 //! ```
-//! A crash at any point leaves a T record, and it rolls forward.
+//! A crash at any point leaves a T record, and it rolls forward: the whole call, its reply kept as if there had been no
+//! crash, so that a retransmission cuts nothing a second time (I10). While data servers and record disagree, readers of the
+//! record wait: nobody sees a size that the bytes do not have.
 
 use crate::call::Call;
 use crate::data::{Cut, cut, extend, intend};
@@ -22,11 +24,12 @@ use crate::replies::Running;
 use crate::routes::Routes;
 use crate::server::Inner;
 use crate::state::locks::Asked;
-use crate::state::status_of;
+use crate::state::{SiteState, status_of};
 use crate::tx::attempt::{Attempt, Fresh, Ground};
 use crate::tx::{durable, fail, forward};
-use bytes::BytesMut;
-use slice_proto::ids::{AttrSeq, Epoch, FileId, Site, VolumeId};
+use bytes::{Bytes, BytesMut};
+use slice_proto::handle::Handle;
+use slice_proto::ids::{AttrSeq, Epoch, FileId, IntentionId, Site};
 use slice_proto::nfs3::{NfsStat3, NfsTime3, Sattr3};
 use slice_proto::peer::dir::OpId;
 use slice_proto::peer::intent::IntentKind;
@@ -40,46 +43,121 @@ pub(crate) struct Wanted {
     pub(crate) size: u64,
     /// The reply of the operation that it is part of.
     pub(crate) reply: Reply,
-    /// Whether that operation is committed already, its reply included: a CREATE that made the file.
-    pub(crate) done: bool,
 }
 
 /// Holds one record of ours until it is dropped.
-struct Holding<'a> {
-    inner: &'a Inner,
+pub(crate) struct Holding {
+    inner: Arc<Inner>,
     file: FileId,
     op: OpId,
 }
 
-impl Drop for Holding<'_> {
+/// A file that an operation has made with a size: its small-file site is still to be told.
+pub(crate) struct Made {
+    pub(crate) holding: Holding,
+    pub(crate) epoch: Epoch,
+    pub(crate) size: u64,
+}
+
+/// Runs a call that sets a size to its durable reply. `None` if the file has gone since its CREATE found it: that is to be
+/// decided anew.
+pub(crate) async fn run(
+    inner: &Arc<Inner>,
+    call: &Call,
+    running: &Running,
+    wanted: Wanted,
+) -> Option<BytesMut> {
+    let mut out = BytesMut::new();
+    let routes = inner.routes();
+    let Ok(op) = call.op(&routes.keys) else {
+        fail(inner, call, NfsStat3::STALE, &mut out);
+        return Some(out);
+    };
+    if !routes.home_is_mine(wanted.file) {
+        return forward::create_with_size(inner, &routes, call, &op, running, &wanted).await;
+    }
+    let resizing = Resizing { inner, routes: &routes, call, op: &op, wanted: &wanted };
+    match resizing.run(running, &mut out).await {
+        Ok(Some(ticket)) => Some(durable(inner, call, ticket, out).await),
+        Ok(None) => None,
+        Err(error) => {
+            tracing::error!(%error, "a size could not be set");
+            out.clear();
+            fail(inner, call, status_of(&error), &mut out);
+            Some(out)
+        }
+    }
+}
+
+/// Tells the small-file site of a new file's size, once the batch of `ticket` is durable. What fails here fails with the
+/// whole store: the T record is found when it is opened again.
+pub(crate) async fn made(inner: &Arc<Inner>, made: Made, ticket: Ticket) {
+    let Made { holding, epoch, size } = made;
+    if let Err(error) = inner.state.store.wait(ticket).await {
+        tracing::error!(%error, "a file with a size could not be made");
+        return;
+    }
+    extend(inner, holding.file, epoch, size).await;
+    holding.forget_resize();
+}
+
+// === impl Holding ===
+
+impl Holding {
+    /// Waits until the file's record is ours alone.
+    async fn of(inner: &Arc<Inner>, file: FileId) -> Self {
+        let op = inner.journal.begin();
+        let holding = Self { inner: Arc::clone(inner), file, op };
+        loop {
+            let asked =
+                inner.state.site(file.home()).map(|mut s| s.locks.ask(attr_key(file), op, false, true));
+            match asked {
+                Some(Asked::Queued(turn)) => {
+                    // An error would mean that somebody dropped our operation, which nobody knows of: ask again.
+                    if turn.await.is_ok() {
+                        return holding;
+                    }
+                }
+                _ => return holding,
+            }
+        }
+    }
+
+    /// Holds a file that is about to be made, by one who has its site's lock. Nobody knows of it yet.
+    pub(crate) fn of_new(inner: &Arc<Inner>, site: &mut SiteState, file: FileId) -> Self {
+        let op = inner.journal.begin();
+        site.locks.ask(attr_key(file), op, false, false);
+        inner.state.veil(site, &attr_key(file), op);
+        Self { inner: Arc::clone(inner), file, op }
+    }
+
+    /// Has readers of the record wait until it is released.
+    fn veil(&self) {
+        let state = &self.inner.state;
+        if let Some(mut site) = state.site(self.file.home()) {
+            state.veil(&mut site, &attr_key(self.file), self.op);
+        }
+    }
+
+    /// The data servers agree with the record: nothing is left to roll forward. If this is lost in a crash, rolling forward
+    /// finds nothing to do.
+    fn forget_resize(&self) {
+        let mut done = Batch::new();
+        done.delete(keys::resize(self.file));
+        if let Err(error) = self.inner.state.store.submit_lazy(done) {
+            tracing::error!(%error, "a change of size that is done could not be deleted");
+        }
+    }
+}
+
+impl Drop for Holding {
     fn drop(&mut self) {
         self.inner.state.release(&attr_key(self.file), self.op);
         self.inner.journal.forget(self.op);
     }
 }
 
-/// Runs a call that sets a size to its durable reply.
-pub(crate) async fn run(inner: Arc<Inner>, call: Call, running: Running, wanted: Wanted) -> BytesMut {
-    let mut out = BytesMut::new();
-    let routes = inner.routes();
-    let Ok(op) = call.op(&routes.keys) else {
-        fail(&inner, &call, NfsStat3::STALE, &mut out);
-        return out;
-    };
-    if !routes.home_is_mine(wanted.file) {
-        return forward::create_with_size(&inner, &routes, &call, &op, &wanted).await;
-    }
-    let resizing = Resizing { inner: &inner, routes: &routes, call: &call, op: &op, wanted: &wanted };
-    match resizing.run(&running, &mut out).await {
-        Ok(ticket) => durable(&inner, &call, ticket, out).await,
-        Err(error) => {
-            tracing::error!(%error, "a size could not be set");
-            out.clear();
-            fail(&inner, &call, status_of(&error), &mut out);
-            out
-        }
-    }
-}
+// === impl Resizing ===
 
 struct Resizing<'a> {
     inner: &'a Arc<Inner>,
@@ -98,43 +176,56 @@ impl Resizing<'_> {
         }
     }
 
-    async fn run(&self, running: &Running, out: &mut BytesMut) -> Result<Ticket, Error> {
+    async fn run(&self, running: &Running, out: &mut BytesMut) -> Result<Option<Ticket>, Error> {
         let (inner, wanted) = (self.inner, self.wanted);
-        let holding = hold(inner, wanted.file).await;
+        let holding = Holding::of(inner, wanted.file).await;
         let Some(cell) = inner.state.attr(wanted.file)? else {
-            return Ok(self.refuse(NfsStat3::STALE, &holding, out));
+            let named = matches!(self.op, Op::Create { .. });
+            return Ok((!named).then(|| self.refuse(NfsStat3::STALE, running, &holding, out)));
         };
         let rec = &cell.rec;
         let (attr, guard) = self.attributes();
         let set = || setattr::set(rec, &attr, guard, &self.call.head.cred, inner.now_ns());
         let new = match set() {
             Ok(new) => new,
-            Err(status) => return Ok(self.refuse(status, &holding, out)),
+            Err(status) => return Ok(Some(self.refuse(status, running, &holding, out))),
         };
-        let volume = rec.volume;
         // Below the reach a µproxy may have written what it has not pushed yet: larger than the size known here is no
         // growth then, and those bytes are to be cut like others. At or past it no byte is.
         if wanted.size > rec.size && wanted.size >= rec.reach {
-            let resize = Resize { grows: true, epoch: rec.epoch, size: wanted.size, reach: rec.reach };
+            let resize = Resize {
+                grows: true,
+                epoch: rec.epoch,
+                size: wanted.size,
+                reach: rec.reach,
+                // The reply stands in the same batch.
+                call: Bytes::new(),
+            };
             let mut extra = Batch::new();
             extra.put(keys::resize(wanted.file), resize.encode());
             let new = AttrRec { size: wanted.size, ..new };
-            let ticket = self.commit(new, volume, running, &holding, extra, out)?;
+            holding.veil();
+            let ticket = self.commit(new, Some(running), &holding, extra, out)?;
             inner.state.store.wait(ticket).await?;
             extend(inner, wanted.file, resize.epoch, resize.size).await;
-            let mut done = Batch::new();
-            done.delete(keys::resize(wanted.file));
-            inner.state.store.submit_lazy(done)?;
-            return Ok(ticket);
+            holding.forget_resize();
+            return Ok(Some(ticket));
         }
-        let (epoch, id) = truncate(inner, wanted.file, rec, wanted.size).await?;
+        let mut resize = Resize {
+            grows: false,
+            epoch: Epoch(rec.epoch.0 + 1),
+            size: wanted.size,
+            reach: rec.reach,
+            call: self.call.stored(),
+        };
+        let id = truncate(&holding, &mut resize, false).await?;
         // Asked anew for the time: data servers may have taken theirs. Nobody else could change the record meanwhile.
-        let new = AttrRec { size: wanted.size, epoch, ..set().unwrap_or(new) };
+        let new = AttrRec { size: wanted.size, epoch: resize.epoch, ..set().unwrap_or(new) };
         let mut extra = Batch::new();
         extra.delete(keys::resize(wanted.file));
-        let ticket = self.commit(new, volume, running, &holding, extra, out)?;
+        let ticket = self.commit(new, Some(running), &holding, extra, out)?;
         inner.owed.completed(id);
-        Ok(ticket)
+        Ok(Some(ticket))
     }
 
     fn attempt<'b>(&self, ground: Ground<'b>, fresh: &'b mut Fresh) -> Attempt<'b> {
@@ -159,25 +250,27 @@ impl Resizing<'_> {
         }
     }
 
-    fn refuse(&self, status: NfsStat3, holding: &Holding<'_>, out: &mut BytesMut) -> Ticket {
+    fn refuse(&self, status: NfsStat3, running: &Running, holding: &Holding, out: &mut BytesMut) -> Ticket {
         let mut fresh = Fresh::new();
         let ground = Ground { inner: self.inner, routes: self.routes, op: Some(holding.op), held: None };
         let attempt = self.attempt(ground, &mut fresh);
         let reply = self.op.failure();
         let outcome = Outcome { status, changes: Vec::new(), reply, resize: None };
         attempt.reply(&outcome, out, self.call.head.xid, self.op.handle().volume);
-        attempt.shown()
+        let ticket = attempt.shown();
+        running.refused(out, ticket);
+        ticket
     }
 
     fn commit(
         &self,
         new: AttrRec,
-        volume: VolumeId,
-        running: &Running,
-        holding: &Holding<'_>,
+        running: Option<&Running>,
+        holding: &Holding,
         extra: Batch,
         out: &mut BytesMut,
     ) -> Result<Ticket, Error> {
+        let volume = new.volume;
         let mut fresh = Fresh::new();
         let ground = Ground { inner: self.inner, routes: self.routes, op: Some(holding.op), held: None };
         let mut attempt = self.attempt(ground, &mut fresh);
@@ -186,100 +279,114 @@ impl Resizing<'_> {
         let outcome = Outcome::ok(Vec::new(), self.wanted.reply);
         attempt.reply(&outcome, out, self.call.head.xid, volume);
         let site = self.routes.volume(volume).map_or(self.wanted.file.home(), |v| self.op.site(v));
-        let running = Some((running, site)).filter(|_| !self.wanted.done);
-        Ok(attempt.commit(running, out, extra)?.ticket)
+        Ok(attempt.commit(running.map(|r| (r, site)), out, extra)?.ticket)
     }
 }
 
-/// Waits until the file's record is ours alone.
-async fn hold(inner: &Inner, file: FileId) -> Holding<'_> {
-    let op = inner.journal.begin();
-    let holding = Holding { inner, file, op };
-    loop {
-        let asked = inner.state.site(file.home()).map(|mut s| s.locks.ask(attr_key(file), op, false, true));
-        match asked {
-            Some(Asked::Queued(turn)) => {
-                // An error would mean that somebody dropped our operation, which nobody knows of: ask again.
-                if turn.await.is_ok() {
-                    return holding;
-                }
-            }
-            _ => return holding,
-        }
-    }
-}
-
-/// Cuts the file at its data servers, under a T record; the new epoch, and the intention to be completed.
+/// Cuts the file at its data servers, under a T record; `stands` says that it is durable already. Returns the intention to
+/// be completed; the epoch may have become a later one.
 async fn truncate(
-    inner: &Arc<Inner>,
-    file: FileId,
-    rec: &AttrRec,
-    size: u64,
-) -> Result<(Epoch, Option<slice_proto::ids::IntentionId>), Error> {
-    let mut epoch = Epoch(rec.epoch.0 + 1);
+    holding: &Holding,
+    resize: &mut Resize,
+    mut stands: bool,
+) -> Result<Option<IntentionId>, Error> {
+    let (inner, file) = (&holding.inner, holding.file);
     loop {
-        let resize = Resize { grows: false, epoch, size, reach: rec.reach };
-        let mut batch = Batch::new();
-        batch.put(keys::resize(file), resize.encode());
-        inner.state.store.commit(batch)?.await?;
-        let id = intend(inner, IntentKind::Truncate, file, epoch, size, rec.reach).await;
-        match cut(inner, file, epoch, rec.reach, Cut::To(size)).await {
-            None => return Ok((epoch, id)),
+        if !stands {
+            let mut batch = Batch::new();
+            batch.put(keys::resize(file), resize.encode());
+            inner.state.store.commit(batch)?.await?;
+        }
+        let Resize { epoch, size, reach, .. } = *resize;
+        let id = intend(inner, IntentKind::Truncate, file, epoch, size, reach).await;
+        holding.veil();
+        match cut(inner, file, epoch, reach, Cut::To(size)).await {
+            None => return Ok(id),
             Some(newer) => {
                 // A data server has seen a later epoch than we ever gave out: our store is older than its. Go past it.
                 tracing::error!(%file, ours = epoch.0, theirs = newer.0, "a data server is ahead of a file's home");
                 inner.owed.completed(id);
-                epoch = Epoch(newer.0 + 1);
+                resize.epoch = Epoch(newer.0 + 1);
+                stands = false;
             }
         }
     }
 }
 
-/// Finishes a change of size that a crash has interrupted. The file has been held since the store was opened.
-pub(crate) async fn roll_forward(inner: &Arc<Inner>, file: FileId, resize: Resize, op: OpId) {
-    let holding = Holding { inner, file, op };
-    let mut id = None;
-    let mut epoch = resize.epoch;
+/// Finishes a change of size that a crash has interrupted. The file has been held since the store was opened, and so has
+/// the call, whose retransmissions wait for `running`.
+pub(crate) async fn roll_forward(
+    inner: &Arc<Inner>,
+    file: FileId,
+    mut resize: Resize,
+    op: OpId,
+    running: Option<Running>,
+) {
+    let holding = Holding { inner: Arc::clone(inner), file, op };
     if resize.grows {
-        extend(inner, file, epoch, resize.size).await;
-    } else {
-        id = intend(inner, IntentKind::Truncate, file, epoch, resize.size, resize.reach).await;
-        while let Some(newer) = cut(inner, file, epoch, resize.reach, Cut::To(resize.size)).await {
-            epoch = Epoch(newer.0 + 1);
-        }
+        extend(inner, file, resize.epoch, resize.size).await;
+        holding.forget_resize();
+        return;
     }
-    let mut done = Batch::new();
-    done.delete(keys::resize(file));
-    if let Err(error) = finish(inner, file, (!resize.grows).then_some((epoch, resize.size)), op, done) {
-        tracing::error!(%error, "an interrupted change of size could not be finished");
+    let done = match truncate(&holding, &mut resize, true).await {
+        Ok(id) => finish(&holding, &resize, running.as_ref()).map(|ticket| (id, ticket)),
+        Err(error) => Err(error),
+    };
+    match done {
+        Ok((id, _)) => inner.owed.completed(id),
+        // The T record stays, and with it the next start finishes it.
+        Err(error) => tracing::error!(%error, "an interrupted change of size could not be finished"),
     }
-    inner.owed.completed(id);
-    drop(holding);
 }
 
-fn finish(
-    inner: &Inner,
-    file: FileId,
-    cut: Option<(Epoch, u64)>,
-    op: OpId,
-    done: Batch,
-) -> Result<Ticket, Error> {
+/// The record of a file that was cut, as the interrupted call was to make it, with its reply.
+fn finish(holding: &Holding, resize: &Resize, running: Option<&Running>) -> Result<Ticket, Error> {
+    let (inner, file) = (&holding.inner, holding.file);
+    let mut done = Batch::new();
+    done.delete(keys::resize(file));
     let routes = inner.routes();
-    let mut fresh = Fresh::new();
-    let ground = Ground { inner, routes: &routes, op: Some(op), held: None };
-    let mut attempt = Attempt::new(ground, &[file.home()], &mut fresh, true);
-    if let (Some((epoch, size)), Ok(Some(cell))) = (cut, attempt.attr(file)) {
-        let ctime_ns = cell.rec.next_ctime(inner.now_ns());
-        let new = AttrRec {
-            size,
-            epoch,
-            seq: AttrSeq(cell.rec.seq.0 + 1),
-            ctime_ns,
-            mtime_ns: ctime_ns,
-            ..cell.rec.clone()
-        };
-        // The record was read and its site is locked: staging it cannot miss anything.
-        let _ = attempt.stage(Change::Set(file, Box::new(new)));
+    let Some(cell) = inner.state.attr(file)? else {
+        return Ok(inner.state.store.submit(done)?);
+    };
+    let rec = &cell.rec;
+    let Resize { epoch, size, .. } = *resize;
+    let call = Call::read(&resize.call);
+    let op = call.as_ref().and_then(|call| call.op(&routes.keys).ok());
+    if let (Some(call), Some(op)) = (&call, &op)
+        && let Some(reply) = reply_of(op, file, rec)
+    {
+        let wanted = Wanted { file, size, reply };
+        let resizing = Resizing { inner, routes: &routes, call, op, wanted: &wanted };
+        // It was permitted, and its guard held, when it began; nobody has changed the record since.
+        let (attr, _) = resizing.attributes();
+        if let Ok(new) = setattr::set(rec, &attr, None, &call.head.cred, inner.now_ns()) {
+            let new = AttrRec { size, epoch, ..new };
+            return resizing.commit(new, running, holding, done, &mut BytesMut::new());
+        }
     }
+    tracing::error!(%file, "the call that was cutting a file cannot be read: only its size is set");
+    let mut fresh = Fresh::new();
+    let ground = Ground { inner, routes: &routes, op: Some(holding.op), held: None };
+    let mut attempt = Attempt::new(ground, &[file.home()], &mut fresh, true);
+    let ctime_ns = rec.next_ctime(inner.now_ns());
+    let seq = AttrSeq(rec.seq.0 + 1);
+    let new = AttrRec { size, epoch, seq, ctime_ns, mtime_ns: ctime_ns, ..rec.clone() };
+    // Held by us, and its site is locked: staging it cannot miss anything.
+    let _ = attempt.attr(file);
+    let _ = attempt.stage(Change::Set(file, Box::new(new)));
     Ok(attempt.commit(None, &[], done)?.ticket)
+}
+
+/// What a call that sets a size shows.
+fn reply_of(op: &Op<'_>, file: FileId, rec: &AttrRec) -> Option<Reply> {
+    match op {
+        Op::Setattr { .. } => Some(Reply::Wcc(file)),
+        Op::Create { at, .. } => {
+            // ftype3 is below 8.
+            let object =
+                Handle { ftype: rec.ftype as u8, volume: rec.volume, policy: rec.policy, file, snapshot: 0 };
+            Some(Reply::Made { object, dir: at.dir.file })
+        }
+        _ => None,
+    }
 }

@@ -8,8 +8,8 @@ use crate::replies::Replies;
 use crate::routes::Routes;
 use crate::state::{FIRST_SEQUENCE, State};
 use crate::stats::Counters;
+use crate::tx::book::PeerOps;
 use crate::tx::journal::Journal;
-use crate::tx::peer::PeerOps;
 use crate::{keys, owed, tx};
 use parking_lot::RwLock;
 use slice_proto::ids::{Role, SITES_PER_ROLE, ServerId, Site, TableEpoch};
@@ -169,10 +169,21 @@ impl DirServer {
         }
     }
 
+    /// What is not at rest, in words: for a log, or for a test that fails because of it.
+    #[must_use]
+    pub fn tell(&self) -> String {
+        self.inner.tell()
+    }
+
     /// The server's figures. `objects` are the attribute records in memory.
     #[must_use]
     pub fn stats(&self) -> ServerStats {
         self.inner.stats()
+    }
+
+    /// What the metrics endpoint shows besides calls.
+    pub fn samples(&self, out: &mut slice_metrics::Samples) {
+        self.inner.state.store.commits().samples("store", out);
     }
 }
 
@@ -203,7 +214,7 @@ impl Inner {
         let replies = Replies::load(&store)?;
         let owed = Owed::load(&store, &journal)?;
         let state = State::new(store, config.cache_bytes);
-        owed.lock_again(&state);
+        owed.lock_again(&state, &replies);
         let peers = PeerOps::load(&state)?;
         // A store that has never served has nobody to hear from.
         let reconciled = watch::Sender::new(boot == 1);
@@ -277,6 +288,12 @@ impl Inner {
         let _ = tokio::time::timeout(limit, newer).await;
     }
 
+    /// Waits until every other directory server has told what its operations hold here.
+    pub(crate) async fn until_reconciled(&self) {
+        // The sender lives as long as we do.
+        let _ = self.reconciled.subscribe().wait_for(|r| *r).await;
+    }
+
     /// Judges a call that was sent by table `sender` and executes at `site`.
     pub(crate) fn admit(&self, routes: &Routes, sender: TableEpoch, site: Site) -> Admission {
         if sender > routes.epoch() {
@@ -309,6 +326,20 @@ impl Inner {
     /// All operations of ours with smaller numbers are settled.
     pub(crate) fn settled(&self) -> u64 {
         self.journal.settled(self.state.store.durable())
+    }
+
+    /// What is not at rest, in words.
+    pub(crate) fn tell(&self) -> String {
+        format!(
+            "life {}, reconciled: {}, settled up to {:#x}\n operations of ours: {}\n peers': {}\n held: {}\n owed: {}",
+            self.journal.boot(),
+            *self.reconciled.borrow(),
+            self.settled(),
+            self.journal.tell(),
+            self.peers.tell(),
+            self.state.tell_held(),
+            self.owed.tell(),
+        )
     }
 
     /// Effects owed, holds and operations under way.

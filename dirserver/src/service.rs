@@ -4,7 +4,7 @@ use crate::call::{Bad, Call, Head, credential};
 use crate::push::{self, Told};
 use crate::read::{self, Read};
 use crate::server::{DirServer, Inner};
-use crate::tx::peer;
+use crate::tx::{peer, recover};
 use crate::{lists, readdir, tx};
 use bytes::BytesMut;
 use slice_proto::ids::Xid;
@@ -204,7 +204,7 @@ fn private(
         }
         PeerProc::Reconcile => {
             let args = ReconcileArgs::decode(r).map_err(garbage)?;
-            answer(out, xid, &peer::reconcile(inner, &args))
+            answer(out, xid, &recover::reconcile(inner, &args))
         }
         PeerProc::ListAttrs => {
             let args = ListAttrsArgs::decode(r).map_err(garbage)?;

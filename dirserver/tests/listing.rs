@@ -156,3 +156,75 @@ fn a_directory_that_may_not_be_read_is_not_listed() {
         assert_eq!(root.list(&dir).await, Err(NfsStat3::STALE));
     });
 }
+
+/// Pages are kept: what is listed is what is there all the same, at once and after every kind of change.
+#[test]
+fn what_was_listed_before_a_change_is_not_listed_after_it() {
+    for policy in POLICIES {
+        for servers in [1, 2] {
+            run(async || {
+                let c = Cluster::new(servers, policy).await;
+                let root = Client::root(&c);
+                let top = root.root_fh();
+                let dir = root.mkdir(&top, b"dir", 0o755).await.unwrap();
+                let other = root.mkdir(&top, b"other", 0o755).await.unwrap();
+                let mut want = BTreeMap::new();
+                for i in 0..40 {
+                    let name = format!("file{i}").into_bytes();
+                    let fh = root.file(&dir, &name, 0o600).await.unwrap();
+                    want.insert(name, fh);
+                }
+                let seed = u64::from(std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos());
+                println!("seed {seed}");
+                let mut rng = Rng::new(seed);
+                let mut parent = top.clone();
+                for step in 0..60 {
+                    let name = want.keys().nth(rng.index() % want.len()).unwrap().clone();
+                    let fh = want[&name].clone();
+                    let fresh = format!("new{step}").into_bytes();
+                    match step % 6 {
+                        0 => root.chmod(&fh, 0o600 + step % 64).await.unwrap(),
+                        1 => {
+                            root.remove(&dir, &name).await.unwrap();
+                            want.remove(&name);
+                        }
+                        2 => {
+                            let made = root.file(&dir, &fresh, 0o600).await.unwrap();
+                            want.insert(fresh, made);
+                        }
+                        3 => {
+                            root.rename(&dir, &name, &dir, &fresh).await.unwrap();
+                            want.remove(&name);
+                            want.insert(fresh, fh);
+                        }
+                        4 => {
+                            root.link(&fh, &dir, &fresh).await.unwrap();
+                            want.insert(fresh, fh);
+                        }
+                        _ => {
+                            let to = if parent == top { other.clone() } else { top.clone() };
+                            root.rename(&parent, b"dir", &to, b"dir").await.unwrap();
+                            parent = to;
+                        }
+                    }
+                    // Twice: the second time as it was kept.
+                    for plus in [true, true, false, false] {
+                        let got = scan(&root, &dir, plus, 2000).await;
+                        assert_eq!(got.len(), want.len() + 2, "step {step}");
+                        for e in got {
+                            let fh = match &e.name[..] {
+                                b"." => &dir,
+                                b".." => &parent,
+                                name => &want[name],
+                            };
+                            assert_eq!(e.fileid, root.open(fh).file, "step {step}");
+                            if let Some(attr) = e.attr {
+                                assert_eq!(Ok(attr), root.getattr(fh).await, "step {step}");
+                            }
+                        }
+                    }
+                }
+            });
+        }
+    }
+}

@@ -110,20 +110,69 @@ fn a_duplicate_waits_for_the_first_and_gets_its_answer() {
 }
 
 #[test]
-fn refusals_are_not_kept() {
-    run(async || {
-        let c = Cluster::new(1, NamePolicy::Partition).await;
-        let root = Client::root(&c);
-        let top = root.root_fh();
-        let server = root.owner(root.open(&top).file.home());
-        let to = DirOp { dir: &top, name: b"to" };
-        let args = RenameArgs { from: DirOp { dir: &top, name: b"from" }, to };
-        let rename = root.record(Proc3::Rename, &args);
-        let first = root.send(server, rename.clone()).await;
-        assert_eq!(first[..4], NfsStat3::NOENT.0.to_be_bytes());
-        root.file(&top, b"from", 0o644).await.unwrap();
-        assert_eq!(root.send(server, rename).await[..4], [0; 4]);
-    });
+fn what_succeeded_without_a_change_changes_nothing_later() {
+    for policy in [NamePolicy::Partition, NamePolicy::Hash] {
+        run(async || {
+            let mut c = Cluster::new(2, policy).await;
+            let root = Client::root(&c);
+            let top = root.root_fh();
+            let entry = |name: &[u8]| root.owner(entry_site(root.volume(), root.open(&top).file, name));
+            for n in 0..4 {
+                let (name, link) = (format!("name{n}").into_bytes(), format!("link{n}").into_bytes());
+                let f = root.file(&top, &name, 0o644).await.unwrap();
+                root.link(&f, &top, &link).await.unwrap();
+                // Found; and moved to another name of the same file.
+                let (at, to) = (DirOp { dir: &top, name: &name }, DirOp { dir: &top, name: &link });
+                let how = CreateHow::Unchecked(Sattr3::default());
+                let create = root.record(Proc3::Create, &CreateArgs { at, how });
+                let rename = root.record(Proc3::Rename, &RenameArgs { from: at, to });
+                let found = root.send(entry(&name), create.clone()).await;
+                let same = root.send(entry(&link), rename.clone()).await;
+                assert_eq!((&found[..4], &same[..4]), (&[0; 4][..], &[0; 4][..]));
+                // Names change; then the same calls come again, late.
+                root.remove(&top, &link).await.unwrap();
+                assert_eq!(root.send(entry(&link), rename.clone()).await, same);
+                root.remove(&top, &name).await.unwrap();
+                for server in [entry(&name), entry(&link)] {
+                    c.restart(server.0 as usize - 1).await;
+                }
+                assert_eq!(root.send(entry(&name), create).await, found);
+                assert_eq!(root.send(entry(&link), rename).await, same);
+                for gone in [&name, &link] {
+                    assert_eq!(root.lookup(&top, gone).await.map(|_| ()), Err(NfsStat3::NOENT));
+                }
+            }
+            c.settle().await;
+            common::check::consistent(&c).await;
+        });
+    }
+}
+
+#[test]
+fn what_was_refused_is_not_done_later() {
+    for policy in [NamePolicy::Partition, NamePolicy::Hash] {
+        run(async || {
+            let c = Cluster::new(2, policy).await;
+            let root = Client::root(&c);
+            let top = root.root_fh();
+            let to = DirOp { dir: &top, name: b"to" };
+            let server = root.owner(entry_site(root.volume(), root.open(&top).file, b"to"));
+            let args = RenameArgs { from: DirOp { dir: &top, name: b"from" }, to };
+            let rename = root.record(Proc3::Rename, &args);
+            let first = root.send(server, rename.clone()).await;
+            assert_eq!(first[..4], NfsStat3::NOENT.0.to_be_bytes());
+            // The client has its answer, and goes on; then a copy comes that was long on its way.
+            root.file(&top, b"from", 0o644).await.unwrap();
+            assert_eq!(root.send(server, rename.clone()).await, first);
+            root.lookup(&top, b"from").await.unwrap();
+            // Only so many are kept: after that, it is executed anew.
+            for _ in 0..64 {
+                assert_eq!(root.mkdir(&top, b"from", 0o755).await, Err(NfsStat3::EXIST));
+                assert_eq!(root.remove(&top, b"to").await, Err(NfsStat3::NOENT));
+            }
+            assert_eq!(root.send(server, rename).await[..4], [0; 4]);
+        });
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use super::{At, Caller, Outcome, Reply, Stop, View, perm};
 use slice_proto::handle::Handle;
 use slice_proto::nfs3::{CreateHow, FType3, NfsStat3, Sattr3};
 use slice_proto::peer::dir::Child;
+use slice_proto::placement::MAX_FILE_SIZE;
 
 /// Mode of a file whose creator names none.
 const DEFAULT_MODE: u32 = 0o644;
@@ -24,7 +25,13 @@ pub(crate) fn create(
     perm::need(&who.cred, &place.dir.rec, perm::W)?;
     let rec = match how {
         CreateHow::Unchecked(attr) | CreateHow::Guarded(attr) => {
-            record(FType3::Reg, &attr, DEFAULT_MODE, &place.dir.rec, who)
+            let mut rec = record(FType3::Reg, &attr, DEFAULT_MODE, &place.dir.rec, who);
+            // It has its size from the start: there is nothing that it could cut.
+            rec.size = attr.size.unwrap_or(0);
+            if rec.size > MAX_FILE_SIZE {
+                return Err(NfsStat3::FBIG.into());
+            }
+            rec
         }
         CreateHow::Exclusive(verf) => {
             let mut rec = record(FType3::Reg, &Sattr3::default(), EXCLUSIVE_MODE, &place.dir.rec, who);
@@ -32,12 +39,10 @@ pub(crate) fn create(
             rec
         }
     };
+    let size = rec.size;
     let mut outcome = make(&place, place.key.site, rec, who, view)?;
-    if let (
-        CreateHow::Unchecked(Sattr3 { size: Some(size @ 1..), .. })
-        | CreateHow::Guarded(Sattr3 { size: Some(size @ 1..), .. }),
-        Reply::Made { object, .. },
-    ) = (how, outcome.reply)
+    if let Reply::Made { object, .. } = outcome.reply
+        && size > 0
     {
         outcome.resize = Some((object.file, size));
     }

@@ -156,7 +156,8 @@ pub(crate) struct Outcome {
     /// In the order in which readers may see them: what is referred to before what refers to it.
     pub(crate) changes: Vec<Change>,
     pub(crate) reply: Reply,
-    /// A regular file's size is to be set, which takes its data servers; the changes wait for that.
+    /// A regular file gets a size, which takes its data servers. If it is there, the changes wait for them; if it is made by
+    /// these changes, it has its size in them, and the small-file site is told of it after.
     pub(crate) resize: Option<(FileId, u64)>,
 }
 

@@ -7,7 +7,8 @@
 //! a directory grows at many servers at once. Who wants a record for himself queues, and those who would share it
 //! queue behind him.
 
-use slice_proto::peer::dir::{HoldKey, OpId};
+use slice_proto::ids::FileId;
+use slice_proto::peer::dir::{HoldKey, HoldPart, OpId};
 use std::collections::{HashMap, VecDeque};
 use tokio::sync::oneshot;
 
@@ -25,6 +26,7 @@ enum Waiter {
 #[derive(Debug)]
 struct Holder {
     op: OpId,
+    share: bool,
     /// Readers wait too: the hold was found after a restart, or the record is about to appear.
     veils: bool,
 }
@@ -32,7 +34,6 @@ struct Holder {
 #[derive(Debug)]
 struct Lock {
     holders: Vec<Holder>,
-    shared: bool,
     waiters: VecDeque<Waiter>,
 }
 
@@ -74,7 +75,7 @@ impl Locks {
         match self.0.get(key) {
             None => Standing::Free,
             Some(lock) if op.is_some_and(|op| lock.has(op)) => Standing::Mine,
-            Some(lock) if lock.shared => Standing::Shared,
+            Some(lock) if lock.shared() => Standing::Shared,
             Some(_) => Standing::Others,
         }
     }
@@ -84,6 +85,15 @@ impl Locks {
         !self.0.is_empty() && self.0.get(key).is_some_and(Lock::veiled)
     }
 
+    /// A held name of `dir`, of this hash or a greater one, whose readers must wait.
+    pub(crate) fn veiled_name(&self, dir: FileId, from: u64) -> Option<HoldKey> {
+        let in_range = |key: &HoldKey| match key.part {
+            HoldPart::Names(hash47) => key.file == dir && hash47 >= from,
+            HoldPart::Attr | HoldPart::Right => false,
+        };
+        self.0.iter().find(|(key, lock)| in_range(key) && lock.veiled()).map(|(key, _)| *key)
+    }
+
     /// Records held.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
@@ -91,15 +101,15 @@ impl Locks {
 
     /// Asks for a record, to share it or not.
     pub(crate) fn ask(&mut self, key: HoldKey, op: OpId, share: bool, wait: bool) -> Asked {
-        let holder = Holder { op, veils: false };
+        let holder = Holder { op, share, veils: false };
         let Some(lock) = self.0.get_mut(&key) else {
-            self.0.insert(key, Lock { holders: vec![holder], shared: share, waiters: VecDeque::new() });
+            self.0.insert(key, Lock { holders: vec![holder], waiters: VecDeque::new() });
             return Asked::Held;
         };
         if lock.has(op) {
             return Asked::Held;
         }
-        if share && lock.shared && !lock.waiters.iter().any(|w| matches!(w, Waiter::Hold(..))) {
+        if share && lock.shared() && !lock.waiters.iter().any(|w| matches!(w, Waiter::Hold(..))) {
             lock.holders.push(holder);
             return Asked::Held;
         }
@@ -111,10 +121,28 @@ impl Locks {
         Asked::Queued(rx)
     }
 
+    /// Holds a record that `op` held before a crash, beside whoever does already: so it was then, or they are over.
+    pub(crate) fn restore(&mut self, key: HoldKey, op: OpId, share: bool) {
+        let lock =
+            self.0.entry(key).or_insert_with(|| Lock { holders: Vec::new(), waiters: VecDeque::new() });
+        if !lock.has(op) {
+            lock.holders.push(Holder { op, share, veils: false });
+        }
+    }
+
     /// Has readers wait until `op`, which holds the record, releases it; whether that is news.
     pub(crate) fn veil(&mut self, key: &HoldKey, op: OpId) -> bool {
         let holder = self.0.get_mut(key).and_then(|l| l.holders.iter_mut().find(|h| h.op == op));
         holder.is_some_and(|h| !std::mem::replace(&mut h.veils, true))
+    }
+
+    /// Lets readers see a record that `op` goes on to hold; whether it had them wait.
+    pub(crate) fn unveil(&mut self, key: &HoldKey, op: OpId) -> bool {
+        let Some(lock) = self.0.get_mut(key) else { return false };
+        let Some(holder) = lock.holders.iter_mut().find(|h| h.op == op) else { return false };
+        let veiled = std::mem::replace(&mut holder.veils, false);
+        lock.advance();
+        veiled
     }
 
     /// Waits until a record is veiled no longer, or held by nobody; `None` if it is held by nobody.
@@ -150,6 +178,11 @@ impl Lock {
         self.holders.iter().any(|h| h.op == op)
     }
 
+    /// Whether all who hold it share it.
+    fn shared(&self) -> bool {
+        self.holders.iter().all(|h| h.share)
+    }
+
     fn veiled(&self) -> bool {
         self.holders.iter().any(|h| h.veils)
     }
@@ -170,15 +203,14 @@ impl Lock {
         }
         while let Some(at) = self.waiters.iter().position(|w| matches!(w, Waiter::Hold(..))) {
             let Some(Waiter::Hold(_, share, _)) = self.waiters.get(at) else { return };
-            let may = self.holders.is_empty() || (*share && self.shared);
+            let may = self.holders.is_empty() || (*share && self.shared());
             if !may {
                 return;
             }
             let Some(Waiter::Hold(op, share, tx)) = self.waiters.remove(at) else { return };
             // Who has gone away meanwhile is passed over.
             if tx.send(()).is_ok() {
-                self.shared = share;
-                self.holders.push(Holder { op, veils: false });
+                self.holders.push(Holder { op, share, veils: false });
             }
         }
     }
@@ -187,8 +219,7 @@ impl Lock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use slice_proto::ids::{FileId, ServerId, Site};
-    use slice_proto::peer::dir::HoldPart;
+    use slice_proto::ids::{ServerId, Site};
 
     const KEY: HoldKey = HoldKey { site: Site(1), file: FileId(2), part: HoldPart::Attr };
 
@@ -257,6 +288,30 @@ mod tests {
         assert!(matches!(dropped.try_recv(), Err(oneshot::error::TryRecvError::Closed)));
         l.release(&KEY, op(1));
         assert_eq!(l.len(), 0);
+    }
+
+    #[test]
+    fn what_is_held_again_is_held_beside_others() {
+        let mut l = Locks::default();
+        // Of the first it is not known yet that it is over.
+        for n in [1, 2, 3] {
+            l.restore(KEY, op(n), n != 1);
+            l.veil(&KEY, op(n));
+        }
+        assert!([1, 2, 3].iter().all(|n| l.standing(&KEY, Some(op(*n))) == Standing::Mine));
+        assert_eq!(l.standing(&KEY, None), Standing::Others);
+        let mut alone = queued(l.ask(KEY, op(4), false, true));
+        l.release(&KEY, op(1));
+        assert_eq!(l.standing(&KEY, None), Standing::Shared);
+        let mut look = l.look(&KEY).unwrap();
+        assert!(l.unveil(&KEY, op(2)) && !l.unveil(&KEY, op(2)));
+        assert!(look.try_recv().is_err() && l.veiled(&KEY));
+        assert!(l.unveil(&KEY, op(3)));
+        assert!(look.try_recv().is_ok() && !l.veiled(&KEY));
+        l.release(&KEY, op(2));
+        assert!(alone.try_recv().is_err());
+        l.release(&KEY, op(3));
+        assert!(alone.try_recv().is_ok());
     }
 
     #[test]

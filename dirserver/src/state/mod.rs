@@ -6,14 +6,18 @@
 //! across an await; at most across one read of the store, when a record was evicted between a load and its use.
 
 pub(crate) mod cache;
+pub(crate) mod changes;
 pub(crate) mod locks;
+pub(crate) mod pages;
 
 use crate::bucket::Bucket;
 use crate::error::{Error, Result};
 use crate::keys;
 use crate::records::{AttrRec, decode_number, encode_number};
 use cache::{AttrCell, Cache, NamesCell, NamesKey};
+use changes::Changes;
 use locks::{Locks, Turn};
+use pages::Pages;
 use parking_lot::{Mutex, MutexGuard};
 use slice_proto::ids::{FileId, SITES_PER_ROLE, Site};
 use slice_proto::peer::dir::{HoldKey, OpId};
@@ -23,6 +27,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Sequences below this are for roots of volumes; every other file's id is above.
 pub const FIRST_SEQUENCE: u64 = 1 << 20;
+/// One part in so many of the memory for hot records is for pages of directories: some 80,000 entries by default.
+const PAGES_SHARE: u64 = 16;
 /// Sequences are reserved durably this many at a time, so that a crash never uses one twice.
 const SEQUENCE_BLOCK: u64 = 4096;
 
@@ -43,6 +49,9 @@ pub(crate) struct SiteState {
 pub(crate) struct State {
     pub(crate) store: Store,
     pub(crate) cache: Cache,
+    pub(crate) pages: Pages,
+    /// Which records have changed, for what is made of many of them.
+    pub(crate) changes: Changes,
     sites: Vec<Mutex<SiteState>>,
     /// Records whose readers must wait: nearly always none, and then nobody looks for them.
     veiled: AtomicUsize,
@@ -51,7 +60,15 @@ pub(crate) struct State {
 impl State {
     pub(crate) fn new(store: Store, cache_bytes: u64) -> Self {
         let sites = (0..SITES_PER_ROLE).map(|_| Mutex::default()).collect();
-        Self { store, cache: Cache::new(cache_bytes), sites, veiled: AtomicUsize::new(0) }
+        let pages = cache_bytes / PAGES_SHARE;
+        Self {
+            store,
+            cache: Cache::new(cache_bytes - pages),
+            pages: Pages::new(pages),
+            changes: Changes::default(),
+            sites,
+            veiled: AtomicUsize::new(0),
+        }
     }
 
     /// Locks a site. Several are locked in rising order. `None` for a site that cannot be.
@@ -179,6 +196,13 @@ impl State {
         }
     }
 
+    /// Lets readers see a record that is held on.
+    pub(crate) fn unveil(&self, key: &HoldKey, op: OpId) {
+        if self.site(key.site).is_some_and(|mut site| site.locks.unveil(key, op)) {
+            self.veiled.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
     /// Frees a held record.
     pub(crate) fn release(&self, key: &HoldKey, op: OpId) {
         if let Some(mut site) = self.site(key.site) {
@@ -199,6 +223,25 @@ impl State {
         }
         let mut site = self.site(key.site)?;
         if site.locks.veiled(key) { site.locks.look(key) } else { None }
+    }
+
+    /// Whether readers of `key` must wait.
+    pub(crate) fn is_veiled(&self, key: &HoldKey) -> bool {
+        self.veiled.load(Ordering::Acquire) != 0
+            && self.site(key.site).is_some_and(|site| site.locks.veiled(key))
+    }
+
+    /// What one who lists the names of `dir` from the hash `from` on must wait for first, if for anything. Names are
+    /// veiled after a restart only, until their operations' senders have spoken: a scan that waits sees an end.
+    pub(crate) fn veiled_names(&self, dir: FileId, from: u64) -> Option<Turn> {
+        if self.veiled.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        self.sites.iter().find_map(|site| {
+            let mut site = site.lock();
+            let key = site.locks.veiled_name(dir, from)?;
+            site.locks.look(&key)
+        })
     }
 
     /// Records held by operations, at all sites.

@@ -18,15 +18,17 @@ use crate::decide::effect::{After, apply};
 use crate::decide::{self, Caller, Change, Missing, NameKey, Op, Outcome, Reply, View};
 use crate::error::Error;
 use crate::keys;
-use crate::records::{AttrRec, Purge};
+use crate::records::{AttrRec, Purge, Resize};
 use crate::replies::Running;
 use crate::reply::Writer;
+use crate::resize::{Holding, Made};
 use crate::routes::Routes;
 use crate::server::Inner;
 use crate::state::SiteState;
 use crate::state::cache::{AttrCell, NamesCell};
+use crate::state::changes::Slot;
 use crate::state::locks::Standing;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use parking_lot::MutexGuard;
 use slice_proto::ids::{FileId, ServerId, Site, Xid};
 use slice_proto::peer::dir::{Child, Effect, HoldKey, HoldPart, OpId};
@@ -260,6 +262,22 @@ impl<'a> Attempt<'a> {
         self.images.iter().any(|i| i.file == file && i.before.is_none())
     }
 
+    /// A regular file that this attempt makes with a size: held and veiled from before it is seen, with its T record in `batch`.
+    pub(crate) fn made(
+        &mut self,
+        inner: &Arc<Inner>,
+        file: FileId,
+        batch: &mut Batch,
+    ) -> Result<Made, Missing> {
+        let Some((epoch, size, reach)) = self.after(file).map(|rec| (rec.epoch, rec.size, rec.reach)) else {
+            return Err(Missing::Attr(file));
+        };
+        let resize = Resize { grows: true, epoch, size, reach, call: Bytes::new() };
+        batch.put(keys::resize(file), resize.encode());
+        let holding = Holding::of_new(inner, self.guard(file.home())?, file);
+        Ok(Made { holding, epoch, size })
+    }
+
     /// When everything that was read is durable.
     pub(crate) fn shown(&self) -> Ticket {
         let attrs = self.images.iter().filter_map(|i| i.before.as_ref()).map(|c| c.ticket);
@@ -321,7 +339,8 @@ impl<'a> Attempt<'a> {
             || self.names.iter().any(|n| n.after.is_some())
             || !self.parts.is_empty()
             || !extra.is_empty();
-        if !changed {
+        // What succeeds without a change is remembered all the same: sent again when names have changed it must not do anything.
+        if !changed && running.is_none() {
             return Ok(Committed { ticket: self.shown(), parts: Vec::new(), changed });
         }
         let mut batch = extra;
@@ -353,12 +372,21 @@ impl<'a> Attempt<'a> {
             batch.put(keys::journal(op.seq), journal::encode(&self.parts));
         }
         let place = running.map(|(r, site)| (r, r.record(&mut batch, site, op.map_or(0, |o| o.seq), reply)));
+        // What is made of these records is made again: from before anybody can see them until all can.
+        let _changing = self.ground.inner.state.changes.begin(self.changing());
         let ticket = self.ground.inner.state.store.submit(batch)?;
         if let Some((running, place)) = place {
             running.committed(place, ticket);
         }
         self.show(ticket);
         Ok(Committed { ticket, parts: std::mem::take(&mut self.parts), changed })
+    }
+
+    /// Whatever of this server's is about to change.
+    fn changing(&self) -> Vec<Slot> {
+        let attrs = self.images.iter().filter(|i| i.here && !matches!(i.after, Staged::Same));
+        let names = self.names.iter().filter(|n| n.here && n.after.is_some());
+        attrs.map(|i| Slot::attr(i.file)).chain(names.map(|n| Slot::names(n.dir))).collect()
     }
 
     /// Puts what was submitted into the cache. Readers take no mutex and read a directory's record before its names, and

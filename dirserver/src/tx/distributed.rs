@@ -12,13 +12,13 @@ use crate::call::Call;
 use crate::decide::{Caller, Missing, Op};
 use crate::error::Error;
 use crate::replies::Running;
-use crate::resize::{self, Wanted};
+use crate::resize::{self, Made, Wanted};
 use crate::routes::Routes;
 use crate::server::Inner;
 use crate::state::locks::Asked;
 use crate::state::status_of;
 use bytes::BytesMut;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use slice_proto::ids::{FileId, ServerId, Site};
 use slice_proto::nfs3::NfsStat3;
 use slice_proto::peer::dir::{
@@ -48,15 +48,20 @@ enum Again {
 /// What one attempt came to.
 enum Tried {
     /// Committed, or refused.
-    Done {
-        ticket: Ticket,
-        parts: Vec<(ServerId, Vec<Effect>)>,
-        changed: bool,
-    },
+    Done(Done),
     /// A size is to be set first.
     Resize(Wanted),
     Missing(Missing),
     Failed(Error),
+}
+
+/// A committed, or refused, operation.
+struct Done {
+    ticket: Ticket,
+    parts: Vec<(ServerId, Vec<Effect>)>,
+    changed: bool,
+    /// The file that it has made with a size.
+    made: Option<Made>,
 }
 
 /// One operation.
@@ -85,7 +90,9 @@ pub(crate) async fn run(inner: Arc<Inner>, call: Call, running: Running, mut fre
             Ok(None) => return out,
             Ok(Some(wanted)) => {
                 drop_all(&inner, &held, false).await;
-                return resize::run(Arc::clone(&inner), call, running, wanted).await;
+                if let Some(reply) = resize::run(&inner, &call, &running, wanted).await {
+                    return reply;
+                }
             }
             Err(again) => {
                 known.retain(|key, _| !is_new(key, &fresh, &routes));
@@ -139,7 +146,7 @@ impl Distributed<'_> {
         let done = loop {
             out.clear();
             match self.try_once(held, &sites, fresh, inline, out) {
-                Tried::Done { ticket, parts, changed } => break (ticket, parts, changed),
+                Tried::Done(done) => break done,
                 Tried::Resize(wanted) => return Ok(Some(wanted)),
                 Tried::Failed(error) => return Err(Again::Failed(error)),
                 Tried::Missing(Missing::Site(site)) => local::add(&mut sites, site),
@@ -170,8 +177,13 @@ impl Distributed<'_> {
                 Tried::Missing(Missing::Fail(error)) => return Err(Again::Failed(error)),
             }
         };
-        let (ticket, parts, changed) = done;
-        self.settle(held, ticket, parts, changed, out).await;
+        let Done { ticket, parts, changed, made } = done;
+        let told = async {
+            if let Some(made) = made {
+                resize::made(self.inner, made, ticket).await;
+            }
+        };
+        join(self.settle(held, ticket, parts, changed, out), told).await;
         Ok(None)
     }
 
@@ -190,16 +202,27 @@ impl Distributed<'_> {
             Ok(outcome) => outcome,
             Err(missing) => return Tried::Missing(missing),
         };
-        if let Some((file, size)) = outcome.resize
-            && !attempt.is_new(file)
-        {
-            return Tried::Resize(Wanted { file, size, reply: outcome.reply, done: false });
+        let mut extra = Batch::new();
+        let mut made = None;
+        if let Some((file, size)) = outcome.resize {
+            if !attempt.is_new(file) {
+                return Tried::Resize(Wanted { file, size, reply: outcome.reply });
+            }
+            match attempt.made(self.inner, file, &mut extra) {
+                Ok(new) => made = Some(new),
+                Err(missing) => return Tried::Missing(missing),
+            }
         }
         attempt.reply(&outcome, out, self.call.head.xid, self.volume.id);
         let site = self.op.site(self.volume);
         let running = Some((self.running, site)).filter(|_| outcome.status == NfsStat3::OK);
-        match attempt.commit(running, out, Batch::new()) {
-            Ok(c) => Tried::Done { ticket: c.ticket, parts: c.parts, changed: c.changed },
+        match attempt.commit(running, out, extra) {
+            Ok(c) => {
+                if outcome.status != NfsStat3::OK {
+                    self.running.refused(out, c.ticket);
+                }
+                Tried::Done(Done { ticket: c.ticket, parts: c.parts, changed: c.changed, made })
+            }
             Err(error) => Tried::Failed(error),
         }
     }
@@ -228,6 +251,11 @@ impl Distributed<'_> {
         inner.journal.committed(held.op, parts);
         let reply = std::mem::take(out);
         *out = durable(inner, self.call, ticket, reply).await;
+        if inner.state.store.durable() < ticket {
+            // The store has failed: whether the operation happened is known when it is opened again, and peers hold what they
+            // hold until then.
+            return;
+        }
         // Holds at peers that have nothing to do.
         let idle: Vec<_> =
             inner.journal.holders(held.op).into_iter().filter(|s| !servers.contains(s)).collect();
@@ -255,7 +283,7 @@ impl Distributed<'_> {
             return Ok(());
         }
         let mode = if in_order { HoldMode::Wait } else { HoldMode::Try };
-        let (server, res) = self.ask(held, key, mode, share).await?;
+        let (server, res) = self.granted(held, key, mode, share).await?;
         held.there(server, key, res.record.as_ref(), res.durable).map_err(Again::Failed)
     }
 
@@ -267,10 +295,31 @@ impl Distributed<'_> {
 
     async fn new_file(&self, held: &mut Held, site: Site) -> Result<FileId, Again> {
         let key = HoldKey { site, file: FileId(0), part: HoldPart::Attr };
-        let (_, res) = self.ask(held, key, HoldMode::New, false).await?;
+        let (_, res) = self.granted(held, key, HoldMode::New, false).await?;
         Ok(res.file)
     }
 
+    /// Asks a peer until its present life has granted a hold: what an earlier one granted may be lost.
+    async fn granted(
+        &self,
+        held: &Held,
+        key: HoldKey,
+        mode: HoldMode,
+        share: bool,
+    ) -> Result<(ServerId, HoldRes), Again> {
+        let journal = &self.inner.journal;
+        loop {
+            if let Some(server) = self.routes.owner(key.site) {
+                journal.asking(held.op, server);
+            }
+            let (server, res) = self.ask(held, key, mode, share).await?;
+            if journal.granted(held.op, server, res.life, HoldKey { file: res.file, ..key }, share) {
+                return Ok((server, res));
+            }
+        }
+    }
+
+    /// Asks a peer once.
     async fn ask(
         &self,
         held: &Held,
@@ -280,7 +329,6 @@ impl Distributed<'_> {
     ) -> Result<(ServerId, HoldRes), Again> {
         let inner = self.inner;
         let server = self.routes.owner(key.site).ok_or(Again::Later)?;
-        inner.journal.holding(held.op, server, key);
         let table = self.routes.epoch();
         let args = HoldArgs { table, op: held.op, settled: inner.settled(), key, mode, share };
         let res: HoldRes = match ask(inner, server, PeerProc::Hold, &args).await {
@@ -290,6 +338,7 @@ impl Distributed<'_> {
                 return Err(Again::Later);
             }
         };
+        heard(inner, server, res.life);
         match res.status {
             0 => Ok((server, res)),
             s if s == PrivateStatus::Retry as u32 => Err(Again::Order),
@@ -322,22 +371,44 @@ async fn drop_at(inner: Arc<Inner>, op: OpId, server: ServerId, durable: bool) {
     loop {
         let routes = inner.routes();
         match ask::<DirRes>(&inner, server, PeerProc::Drop, &DropArgs { op, durable }).await {
-            Ok(_) => break,
+            Ok(res) => {
+                heard(&inner, server, res.life);
+                if inner.journal.dropped(op, server, Some(res.life)) {
+                    return;
+                }
+            }
             Err(error) if routes.table.servers.contains_key(&server) => {
                 tracing::warn!(%error, %server, "a hold could not be dropped yet");
                 inner.table_after(&routes, RETRY).await;
             }
             // It is no longer of the ensemble, and holds nothing.
-            Err(_) => break,
+            Err(_) => {
+                let _ = inner.journal.dropped(op, server, None);
+                return;
+            }
         }
     }
-    inner.journal.dropped(op, server);
+}
+
+/// A peer has shown in which life it is. What an earlier one had not made durable is carried out again.
+pub(crate) fn heard(inner: &Arc<Inner>, server: ServerId, life: u64) {
+    for seq in inner.journal.heard(server, life) {
+        tokio::task::spawn_local(deliver_to(Arc::clone(inner), seq, server));
+    }
 }
 
 /// Has every peer carry out its part of a committed operation; returns when all have.
-pub(crate) async fn deliver(inner: &Arc<Inner>, seq: u64) {
+async fn deliver(inner: &Arc<Inner>, seq: u64) {
     let parts = inner.journal.to_send(seq);
     join_all(parts.into_iter().map(|(server, effects)| confirm(inner, seq, server, effects))).await;
+}
+
+/// Has one peer carry out its part of a committed operation.
+pub(crate) async fn deliver_to(inner: Arc<Inner>, seq: u64, server: ServerId) {
+    let part = inner.journal.to_send(seq).into_iter().find(|(s, _)| *s == server);
+    if let Some((_, effects)) = part {
+        confirm(&inner, seq, server, effects).await;
+    }
 }
 
 async fn confirm(inner: &Arc<Inner>, seq: u64, part: ServerId, effects: Vec<Effect>) {
@@ -353,7 +424,13 @@ async fn confirm(inner: &Arc<Inner>, seq: u64, part: ServerId, effects: Vec<Effe
         let site = args.effects.first().map(super::journal::place_of);
         let server = site.and_then(|s| routes.owner(s)).unwrap_or(part);
         match ask::<DirRes>(inner, server, proc, &args).await {
-            Ok(res) if res.status == 0 => return inner.journal.applied(seq, part, res.durable),
+            Ok(res) if res.status == 0 => {
+                heard(inner, server, res.life);
+                if inner.journal.applied(seq, part, res.life, res.durable) {
+                    return;
+                }
+                continue;
+            }
             Ok(res) if wrong_site(res.status) => {
                 tracing::warn!(%server, "a directory server does not own what it is owed");
             }

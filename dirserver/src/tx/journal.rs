@@ -1,4 +1,8 @@
-//! Our operations with parts at peers: their numbers, and what they owe.
+//! Our operations with parts at peers: their numbers, what they hold there, and what they owe.
+//!
+//! What a peer says counts for that life of it alone: what one life granted, or carried out and did not call durable, the
+//! next one may have lost. So the journal knows the latest life of each peer, takes no answer of an earlier one, and owes anew
+//! what an earlier one had not made durable.
 //!
 //! An operation's entry in the store (`J` ‖ sequence) is written in the batch of its own change and goes when every peer
 //! has said that its part is durable there.
@@ -14,10 +18,10 @@ use crate::keys;
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 use slice_proto::ids::{ServerId, Site};
-use slice_proto::peer::dir::{Effect, HoldKey, MAX_EFFECTS, OpId, get_list, put_list};
+use slice_proto::peer::dir::{Effect, HoldKey, MAX_EFFECTS, Named, OpId, get_list, put_list};
 use slice_proto::xdr::Reader;
 use slice_store::{Batch, Direction, KeyRange, Store, Ticket};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use tokio::sync::{Notify, oneshot};
 
 const VERSION: u8 = 1;
@@ -26,12 +30,12 @@ const VERSION: u8 = 1;
 const UNPLACED: ServerId = ServerId(0);
 
 /// How far a part has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
     /// To be sent, or on its way.
     Owed,
-    /// Visible at the peer, and a hold of it durable.
-    Applied,
+    /// Visible in this life of the peer, and a hold of it durable.
+    Applied(u64),
     /// Durable at the peer.
     Durable,
 }
@@ -45,8 +49,10 @@ struct Part {
 
 #[derive(Debug, Default)]
 struct Entry {
-    /// What was asked for at peers, until the operation is committed or dropped.
-    holds: Vec<(ServerId, HoldKey)>,
+    /// Peers that were asked for holds, until they are told that the operation is over.
+    asked: Vec<ServerId>,
+    /// What they have granted.
+    holds: Vec<(ServerId, HoldKey, bool)>,
     committed: bool,
     parts: Vec<Part>,
     waiters: Vec<oneshot::Sender<()>>,
@@ -57,10 +63,14 @@ struct State {
     next: u64,
     /// Every operation that is not settled, by sequence.
     entries: BTreeMap<u64, Entry>,
+    /// Operations with parts that are applied and not known to be durable, by peer: it is to be asked.
+    lazy: BTreeMap<ServerId, Vec<u64>>,
     /// Settled, but still in the store.
     done: Vec<u64>,
     /// Deleted from the store by commits that may not be durable yet.
     swept: Vec<(Ticket, u64)>,
+    /// The latest life that is known of each peer.
+    lives: HashMap<ServerId, u64>,
 }
 
 /// The journal of one server.
@@ -168,23 +178,52 @@ impl Journal {
         state.done.iter().chain(state.swept.iter().map(|(_, seq)| seq)).fold(open, |min, seq| min.min(*seq))
     }
 
-    /// A hold is about to be asked for.
-    pub(crate) fn holding(&self, op: OpId, server: ServerId, key: HoldKey) {
+    /// A peer is about to be asked for a hold.
+    pub(crate) fn asking(&self, op: OpId, server: ServerId) {
         if let Some(entry) = self.state.lock().entries.get_mut(&op.seq)
-            && !entry.holds.contains(&(server, key))
+            && !entry.asked.contains(&server)
         {
-            entry.holds.push((server, key));
+            entry.asked.push(server);
         }
+    }
+
+    /// A peer, in its life `life`, has granted a hold. False if there has been a later life since: it is to be asked again.
+    #[must_use]
+    pub(crate) fn granted(&self, op: OpId, server: ServerId, life: u64, key: HoldKey, share: bool) -> bool {
+        let mut state = self.state.lock();
+        if !state.is_latest(server, life) {
+            return false;
+        }
+        if let Some(entry) = state.entries.get_mut(&op.seq) {
+            entry.holds.push((server, key, share));
+        }
+        true
     }
 
     /// The peers that were asked for holds.
     pub(crate) fn holders(&self, op: OpId) -> Vec<ServerId> {
-        let state = self.state.lock();
-        let mut servers: Vec<_> =
-            state.entries.get(&op.seq).map(|e| e.holds.iter().map(|h| h.0).collect()).unwrap_or_default();
-        servers.sort_unstable();
-        servers.dedup();
-        servers
+        self.state.lock().entries.get(&op.seq).map(|e| e.asked.clone()).unwrap_or_default()
+    }
+
+    /// A peer has shown that it is in its life `life`. If that is news: the operations whose effects there an earlier life may
+    /// have lost, which are owed anew.
+    #[must_use]
+    pub(crate) fn heard(&self, server: ServerId, life: u64) -> Vec<u64> {
+        let mut state = self.state.lock();
+        if state.lives.get(&server).is_some_and(|known| *known >= life) {
+            return Vec::new();
+        }
+        state.lives.insert(server, life);
+        let mut lost = Vec::new();
+        for (seq, entry) in &mut state.entries {
+            for part in entry.parts.iter_mut().filter(|p| p.server == server) {
+                if matches!(part.progress, Progress::Applied(_)) {
+                    part.progress = Progress::Owed;
+                    lost.push(*seq);
+                }
+            }
+        }
+        lost
     }
 
     /// The operation is over without a trace: dropped, or nothing of it was at peers.
@@ -203,7 +242,7 @@ impl Journal {
         }
     }
 
-    /// What is still to be sent of an operation.
+    /// What is still to be sent of an operation, and to whom.
     pub(crate) fn to_send(&self, seq: u64) -> Vec<(ServerId, Vec<Effect>)> {
         let state = self.state.lock();
         let owed = |e: &Entry| {
@@ -213,39 +252,48 @@ impl Journal {
         state.entries.get(&seq).map(owed).unwrap_or_default()
     }
 
-    /// Operations of earlier lives that still owe something.
-    pub(crate) fn inherited(&self) -> Vec<u64> {
+    /// Operations of earlier lives that still owe something to `server`.
+    pub(crate) fn inherited(&self, server: ServerId) -> Vec<u64> {
         let first = self.boot << OpId::COUNT_BITS;
-        self.state.lock().entries.range(..first).map(|(seq, _)| *seq).collect()
+        let state = self.state.lock();
+        let owing = state.entries.range(..first).filter(|(_, e)| e.owes(server));
+        owing.map(|(seq, _)| *seq).collect()
     }
 
-    /// A peer has applied its part.
-    pub(crate) fn applied(&self, seq: u64, server: ServerId, durable: bool) {
+    /// A peer, in its life `life`, has applied its part. False if there has been a later life since, and it is to be sent
+    /// again.
+    #[must_use]
+    pub(crate) fn applied(&self, seq: u64, server: ServerId, life: u64, durable: bool) -> bool {
         let mut state = self.state.lock();
-        let Some(entry) = state.entries.get_mut(&seq) else { return };
-        let to = if durable { Progress::Durable } else { Progress::Applied };
-        for part in entry.parts.iter_mut().filter(|p| p.server == server) {
-            part.progress = part.progress.max(to);
+        if !state.is_latest(server, life) && !durable {
+            return false;
         }
-        if entry.parts.iter().all(|p| p.progress >= Progress::Applied) {
-            entry.waiters.drain(..).for_each(|w| {
-                // Who waited may have gone away.
-                let _ = w.send(());
-            });
-        }
-        if entry.parts.iter().all(|p| p.progress == Progress::Durable) {
-            state.entries.remove(&seq);
-            state.done.push(seq);
-        }
+        state.reach(seq, server, if durable { Progress::Durable } else { Progress::Applied(life) });
         drop(state);
         self.bell.notify_one();
+        true
+    }
+
+    /// A peer has said in its life `life` that all that it had applied is durable; the question was asked of `seqs`.
+    pub(crate) fn durable(&self, seqs: Vec<u64>, server: ServerId, life: u64) {
+        let mut state = self.state.lock();
+        for seq in seqs {
+            let part = |e: &Entry| e.parts.iter().find(|p| p.server == server).map(|p| p.progress);
+            match state.entries.get(&seq).and_then(part) {
+                Some(Progress::Applied(then)) if then == life => state.reach(seq, server, Progress::Durable),
+                // An earlier life has answered: what a later one has applied is asked again.
+                Some(Progress::Applied(_)) => state.lazy.entry(server).or_default().push(seq),
+                // What a life before that one had applied is sent again, and asked then.
+                Some(Progress::Owed | Progress::Durable) | None => {}
+            }
+        }
     }
 
     /// Waits until all parts of an operation are applied; `None` if they are.
     pub(crate) fn wait_applied(&self, seq: u64) -> Option<oneshot::Receiver<()>> {
         let mut state = self.state.lock();
         let entry = state.entries.get_mut(&seq)?;
-        if entry.parts.iter().all(|p| p.progress >= Progress::Applied) {
+        if entry.visible() {
             return None;
         }
         let (tx, rx) = oneshot::channel();
@@ -253,16 +301,11 @@ impl Journal {
         Some(rx)
     }
 
-    /// Peers with parts that are applied and not known to be durable, and the operations of each.
-    pub(crate) fn lazy(&self) -> BTreeMap<ServerId, Vec<u64>> {
-        let state = self.state.lock();
-        let mut all: BTreeMap<ServerId, Vec<u64>> = BTreeMap::new();
-        for (seq, entry) in &state.entries {
-            for part in entry.parts.iter().filter(|p| p.progress == Progress::Applied) {
-                all.entry(part.server).or_default().push(*seq);
-            }
-        }
-        all
+    /// Operations with parts that are applied and not known to be durable, of peers but for those that are being asked.
+    pub(crate) fn lazy(&self, asked: &BTreeSet<ServerId>) -> Vec<(ServerId, Vec<u64>)> {
+        let mut state = self.state.lock();
+        let due = state.lazy.iter_mut().filter(|(server, seqs)| !seqs.is_empty() && !asked.contains(server));
+        due.map(|(server, seqs)| (*server, std::mem::take(seqs))).collect()
     }
 
     /// Deletes settled operations.
@@ -283,34 +326,41 @@ impl Journal {
         Ok(())
     }
 
-    /// What our operations under way hold, or may hold, at `server`.
-    pub(crate) fn holds_at(&self, server: ServerId) -> Vec<(u64, HoldKey)> {
+    /// What our operations that still have to do with `server` hold there.
+    pub(crate) fn holds_at(&self, server: ServerId) -> Vec<Named> {
         let state = self.state.lock();
+        let under_way = state.entries.iter().filter(|(_, e)| !e.committed || e.owes(server));
         let of = |(seq, e): (&u64, &Entry)| {
-            let seq = *seq;
-            let done = e.parts.iter().any(|p| p.server == server && p.progress >= Progress::Applied);
-            let holds = if done { Vec::new() } else { e.holds.clone() };
-            holds.into_iter().filter(move |(s, _)| *s == server).map(move |(_, key)| (seq, key))
+            let (seq, holds) = (*seq, e.holds.clone());
+            let there = holds.into_iter().filter(move |(s, ..)| *s == server);
+            there.map(move |(_, key, share)| Named { seq, key, share })
         };
-        state.entries.iter().flat_map(of).collect()
+        under_way.flat_map(of).collect()
     }
 
     /// Operations whose effects at `server` are still to come.
     pub(crate) fn owed_to(&self, server: ServerId) -> Vec<u64> {
         let state = self.state.lock();
-        let owes = |e: &Entry| e.parts.iter().any(|p| p.server == server && p.progress == Progress::Owed);
-        state.entries.iter().filter(|(_, e)| owes(e)).map(|(seq, _)| *seq).collect()
+        state.entries.iter().filter(|(_, e)| e.owes(server)).map(|(seq, _)| *seq).collect()
     }
 
-    /// The operation's holds at `server` are dropped. If it was not committed, it is over with the last of them.
-    pub(crate) fn dropped(&self, op: OpId, server: ServerId) {
+    /// `server`, in its life `life`, has dropped the operation's holds; `None`: it is no longer of the ensemble. If the
+    /// operation was not committed, it is over with the last of them. False if there has been a later life since, which is to
+    /// be told, too.
+    #[must_use]
+    pub(crate) fn dropped(&self, op: OpId, server: ServerId, life: Option<u64>) -> bool {
         let mut state = self.state.lock();
+        if life.is_some_and(|life| !state.is_latest(server, life)) {
+            return false;
+        }
         if let Some(entry) = state.entries.get_mut(&op.seq) {
-            entry.holds.retain(|(s, _)| *s != server);
-            if !entry.committed && entry.holds.is_empty() {
+            entry.asked.retain(|s| *s != server);
+            entry.holds.retain(|(s, ..)| *s != server);
+            if !entry.committed && entry.asked.is_empty() {
                 state.entries.remove(&op.seq);
             }
         }
+        true
     }
 
     /// Operations that are not settled, for a log.
@@ -321,6 +371,50 @@ impl Journal {
     /// Operations that are not settled.
     pub(crate) fn len(&self) -> usize {
         self.state.lock().entries.len()
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// Whether no later life of a peer is known.
+    fn is_latest(&self, server: ServerId, life: u64) -> bool {
+        self.lives.get(&server).is_none_or(|known| *known <= life)
+    }
+
+    /// The part of an operation at `server` has come as far as `to`.
+    fn reach(&mut self, seq: u64, server: ServerId, to: Progress) {
+        let Some(entry) = self.entries.get_mut(&seq) else { return };
+        for part in entry.parts.iter_mut().filter(|p| p.server == server && p.progress != Progress::Durable) {
+            part.progress = to;
+            if to != Progress::Durable {
+                self.lazy.entry(server).or_default().push(seq);
+            }
+        }
+        if entry.visible() {
+            entry.waiters.drain(..).for_each(|w| {
+                // Who waited may have gone away.
+                let _ = w.send(());
+            });
+        }
+        if entry.parts.iter().all(|p| p.progress == Progress::Durable) {
+            self.entries.remove(&seq);
+            self.done.push(seq);
+        }
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    /// Whether effects at `server` are still to come.
+    fn owes(&self, server: ServerId) -> bool {
+        self.parts.iter().any(|p| p.server == server && p.progress == Progress::Owed)
+    }
+
+    /// Whether all its effects can be seen.
+    fn visible(&self) -> bool {
+        self.parts.iter().all(|p| p.progress != Progress::Owed)
     }
 }
 
@@ -346,5 +440,60 @@ mod tests {
         sent.sort_by_key(|(server, _)| *server);
         assert_eq!(sent, [(ServerId(11), vec![effect(1), effect(1)]), (ServerId(12), vec![effect(2)])]);
         assert_eq!(journal.owed_to(ServerId(12)), [9]);
+    }
+
+    const H: ServerId = ServerId(7);
+
+    /// A journal with one operation, whose part is at `H` and still to be sent.
+    fn with_one_part() -> Journal {
+        let part = Part { server: H, effects: Vec::new(), progress: Progress::Owed };
+        let mut state = State::default();
+        state.entries.insert(9, Entry { committed: true, parts: vec![part], ..Entry::default() });
+        Journal { me: ServerId(1), boot: 2, state: Mutex::new(state), bell: Notify::new() }
+    }
+
+    #[test]
+    fn what_an_earlier_life_of_a_peer_has_applied_is_owed_anew() {
+        let journal = with_one_part();
+        assert!(journal.heard(H, 1).is_empty() && journal.applied(9, H, 1, false));
+        assert!(journal.owed_to(H).is_empty() && journal.wait_applied(9).is_none());
+        assert_eq!(journal.lazy(&BTreeSet::from([H])), []);
+        assert_eq!(journal.lazy(&BTreeSet::new()), [(H, vec![9])]);
+        assert_eq!(journal.heard(H, 2), [9]);
+        assert!(journal.wait_applied(9).is_some());
+        // Late, and of the life before: neither that it is applied nor that it is durable.
+        assert!(journal.heard(H, 1).is_empty() && !journal.applied(9, H, 1, false));
+        journal.durable(vec![9], H, 1);
+        assert_eq!(journal.owed_to(H), [9]);
+        assert!(journal.applied(9, H, 2, false));
+        assert_eq!(journal.lazy(&BTreeSet::new()), [(H, vec![9])]);
+        journal.durable(vec![9], H, 1);
+        assert_eq!(journal.lazy(&BTreeSet::new()), [(H, vec![9])], "it is asked again");
+        journal.durable(vec![9], H, 2);
+        assert_eq!(journal.len(), 0);
+    }
+
+    #[test]
+    fn what_an_earlier_life_of_a_peer_has_granted_or_dropped_is_asked_again() {
+        let journal = with_one_part();
+        let key = HoldKey { site: Site(1), file: FileId(5), part: slice_proto::peer::dir::HoldPart::Attr };
+        let op = journal.begin();
+        journal.asking(op, H);
+        assert!(journal.heard(H, 2).is_empty());
+        assert!(!journal.granted(op, H, 1, key, true));
+        assert!(journal.holds_at(H).is_empty(), "what is only asked for is not held");
+        assert!(journal.granted(op, H, 2, key, true));
+        assert_eq!(journal.holds_at(H), [Named { seq: op.seq, key, share: true }]);
+        assert!(journal.heard(H, 3).is_empty() && !journal.dropped(op, H, Some(2)));
+        assert_eq!(journal.holders(op), [H]);
+        assert!(journal.dropped(op, H, Some(3)));
+        assert_eq!(journal.len(), 1);
+    }
+
+    #[test]
+    fn a_peer_is_told_what_is_owed_to_itself() {
+        let journal = with_one_part();
+        assert_eq!(journal.inherited(H), [9]);
+        assert!(journal.inherited(ServerId(8)).is_empty(), "whatever it holds there is over");
     }
 }

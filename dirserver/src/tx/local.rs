@@ -21,7 +21,7 @@ pub(crate) enum Ran {
     Committed(Ticket),
     /// A record is held: try again when it is the call's turn.
     Busy(HoldKey),
-    /// A record is a peer's.
+    /// A record is a peer's, or the operation goes on after its commit.
     Distributed,
     /// A size is to be set.
     Resize(Wanted),
@@ -67,23 +67,24 @@ pub(crate) fn run(
         let mut attempt = Attempt::new(ground, &sites, fresh, inline);
         let missing = match attempt.decide(op, &who) {
             Ok(outcome) => {
-                let reply = outcome.reply;
-                if let Some((file, size)) = outcome.resize
-                    && !attempt.is_new(file)
-                {
-                    return Ran::Resize(Wanted { file, size, reply, done: false });
+                if let Some((file, size)) = outcome.resize {
+                    // A new file with a size has something to wait for after its commit.
+                    let made = attempt.is_new(file);
+                    let wanted = Wanted { file, size, reply: outcome.reply };
+                    return if made { Ran::Distributed } else { Ran::Resize(wanted) };
                 }
                 attempt.reply(&outcome, out, call.head.xid, volume.id);
-                // Refusals change nothing; asked again, they may be answered anew.
-                let running = running.filter(|_| outcome.status == NfsStat3::OK);
-                return match attempt.commit(running, out, Batch::new()) {
-                    Ok(committed) => match outcome.resize {
-                        Some((file, size)) => {
-                            out.clear();
-                            Ran::Resize(Wanted { file, size, reply, done: true })
+                let (done, refused) = match outcome.status {
+                    NfsStat3::OK => (running, None),
+                    _ => (None, running),
+                };
+                return match attempt.commit(done, out, Batch::new()) {
+                    Ok(committed) => {
+                        if let Some((running, _)) = refused {
+                            running.refused(out, committed.ticket);
                         }
-                        None => Ran::Committed(committed.ticket),
-                    },
+                        Ran::Committed(committed.ticket)
+                    }
                     Err(error) => {
                         out.clear();
                         Ran::Failed(error)

@@ -16,11 +16,13 @@
 //! | [`attempt`] | one attempt: decide, stage, commit |
 //! | [`distributed`] | an operation with records at peers: the asking side |
 //! | [`peer`] | the asked side: HOLD, CONFIRM, DROP, OWE |
+//! | [`book`] | what peers' operations hold here |
 //! | [`forward`] | CREATE of a file that is there, with a size: its home sets it |
 //! | [`recover`] | RECONCILE, what earlier lives owe |
 //! | [`journal`], [`held`] | what our operations owe, and hold |
 
 pub(crate) mod attempt;
+pub(crate) mod book;
 pub(crate) mod distributed;
 pub(crate) mod forward;
 pub(crate) mod held;
@@ -32,7 +34,7 @@ pub(crate) mod talk;
 
 use crate::call::{Bad, Call};
 use crate::error::Error;
-use crate::replies::{Begin, Replay, ReplyKey, Running};
+use crate::replies::{Begin, Replay, Running};
 use crate::reply;
 use crate::resize;
 use crate::server::{Admission, Inner};
@@ -44,7 +46,7 @@ use local::Ran;
 use slice_proto::ids::TableEpoch;
 use slice_proto::nfs3::{NfsStat3, Proc3};
 use slice_proto::peer::dir::{HoldKey, OpId};
-use slice_proto::rpc_msg::{ReplyStatus, encode_reply};
+use slice_proto::rpc_msg::{ReplyStatus, encode_reply, patch_xid};
 use slice_rpc::service::{Handled, Message};
 use slice_store::Ticket;
 use std::sync::Arc;
@@ -176,12 +178,15 @@ impl Mutation {
             }
         }
         if self.running.is_none() {
-            let key =
-                ReplyKey { xid: call.head.trailer.xid, proc: call.head.proc as u32, sum: call.checksum() };
-            match inner.replies.begin(call.head.trailer.client, key) {
+            match inner.replies.begin(call.head.trailer.client, call.key()) {
                 Begin::Run(running) => self.running = Some(running),
                 Begin::Wait(turn) => return Step::Wait(Cause::Turn(turn)),
                 Begin::Replay(replay) => return Step::Wait(Cause::Replay(replay)),
+                Begin::Refused(reply, ticket) => {
+                    out.extend_from_slice(&reply);
+                    patch_xid(out, call.head.xid);
+                    return Step::Done(ticket);
+                }
             }
         }
         if op.takes_away() && !routes.alone && !*inner.reconciled.borrow() {
@@ -228,10 +233,7 @@ impl Mutation {
                     self.waited = None;
                     self.waited = Some(Waited::queue(inner, key).await);
                 }
-                Step::Wait(Cause::Reconciled) => {
-                    // The sender lives as long as we do.
-                    let _ = inner.reconciled.subscribe().wait_for(|r| *r).await;
-                }
+                Step::Wait(Cause::Reconciled) => inner.until_reconciled().await,
                 Step::Wait(Cause::Replay(replay)) => {
                     if let Some(reply) = self.replay(inner, replay).await {
                         return reply;
@@ -246,7 +248,14 @@ impl Mutation {
                 Step::Wait(Cause::Resize(wanted)) => {
                     self.waited = None;
                     let Some(running) = self.running.take() else { return head };
-                    return to_its_end(resize::run(Arc::clone(inner), self.call, running, wanted)).await;
+                    let (inner, call) = (Arc::clone(inner), self.call);
+                    return to_its_end(async move {
+                        match resize::run(&inner, &call, &running, wanted).await {
+                            Some(reply) => reply,
+                            None => distributed::run(inner, call, running, Fresh::new()).await,
+                        }
+                    })
+                    .await;
                 }
             }
             head.clear();

@@ -217,6 +217,14 @@ impl Cluster {
         self.lives.len()
     }
 
+    /// What is not at rest at each server that runs.
+    pub fn tell(&self) -> String {
+        let tell = |(i, life): (usize, &Option<Life>)| {
+            format!("server {}: {}\n", i + 1, life.as_ref().map_or("down".to_owned(), |l| l.server.tell()))
+        };
+        self.lives.iter().enumerate().map(tell).collect()
+    }
+
     /// Waits until nothing is owed, held or under way anywhere.
     pub async fn settle(&self) {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
@@ -225,7 +233,7 @@ impl Cluster {
             if open.iter().all(|n| *n == 0) {
                 return;
             }
-            assert!(std::time::Instant::now() < deadline, "not settled: {open:?}");
+            assert!(std::time::Instant::now() < deadline, "not settled: {open:?}\n{}", self.tell());
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     }

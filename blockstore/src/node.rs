@@ -38,6 +38,8 @@ pub(crate) struct Node {
     identity: Identity,
     server: ServerId,
     pub(crate) store: Store,
+    /// Group commits of objects' bytes.
+    pub(crate) commits: slice_metrics::Commits,
     pub(crate) layout: Layout,
     pub(crate) cache: Cache,
     pub(crate) space: Space,
@@ -105,6 +107,7 @@ impl Node {
             identity,
             server,
             store,
+            commits: slice_metrics::Commits::default(),
             layout,
             clock,
             tables,
@@ -329,6 +332,12 @@ impl BlockStore {
     #[must_use]
     pub fn stats(&self) -> ServerStats {
         self.node.stats()
+    }
+
+    /// What the metrics endpoint shows besides calls.
+    pub fn samples(&self, out: &mut slice_metrics::Samples) {
+        self.node.store.commits().samples("store", out);
+        self.node.commits.samples("data", out);
     }
 
     /// Background work, until [`shutdown`](Self::shutdown): collects old tombstones.

@@ -1,8 +1,10 @@
 //! Space for bytes: refused at the WRITE, not at the COMMIT, and never the last of it.
 //!
 //! The file system itself reserves blocks at `pwrite` (delayed allocation of ext4, XFS and btrfs counts them as used at
-//! once), so no `posix_fallocate`: it would cost a journal transaction a WRITE, and make sparse files dense. What is
-//! kept free beyond that is for metadata: truncate and purge must go on when the disk is full.
+//! once). What is kept free beyond that is for metadata: truncate and purge must go on when the disk is full.
+//!
+//! A long WRITE that makes a file longer has its blocks allocated first, all at once and no more than it fills: ext4's
+//! delayed allocation accounts for each 4 KiB by itself, and 1 MiB costs 130 instead of 210 µs of CPU so (docs/performance.md).
 
 use crate::error::{Error, Result};
 use rustix::fs::SeekFrom;
@@ -16,6 +18,8 @@ pub(crate) const RESERVE_BYTES: u64 = 32 << 20;
 /// Bytes that may be written until the file system is asked again: well below the reserve, so that several servers
 /// on one disk together do not use it up between two looks.
 const GRANT_BYTES: u64 = 4 << 20;
+/// A WRITE shorter than this does not gain by allocating at once: it would cost about as much as it saves.
+const ALLOCATE_MIN: u64 = 256 << 10;
 
 /// What may still be written.
 #[derive(Debug)]
@@ -67,3 +71,16 @@ impl Space {
         }
     }
 }
+
+/// Allocates the blocks of a WRITE of `len` bytes at `offset` to an object that ends at `end`, if that is worth it.
+/// Nothing depends on it: what is wrong with the disk, the WRITE itself is told.
+#[cfg(target_os = "linux")]
+pub(crate) fn allocate(object: impl AsFd, end: u64, offset: u64, len: u64) {
+    if offset >= end && len >= ALLOCATE_MIN {
+        let _ = rustix::fs::fallocate(object, rustix::fs::FallocateFlags::KEEP_SIZE, offset, len);
+    }
+}
+
+/// There is no call that allocates without writing.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn allocate(_: impl AsFd, _: u64, _: u64, _: u64) {}

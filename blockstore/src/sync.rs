@@ -204,8 +204,10 @@ impl Node {
         let bytes = object.state.read().bytes.clone();
         // Purged meanwhile: nothing of it needs to be durable.
         let Some(bytes) = bytes else { return Ok(()) };
+        let commit = self.commits.begin();
         rustix::fs::fdatasync(&*bytes)
             .map_err(|e| Error::io("fdatasync", self.layout.path(object.file))(e.into()))?;
+        self.commits.end(commit, 1);
         if entry { self.layout.sync_entry(object.file) } else { Ok(()) }
     }
 

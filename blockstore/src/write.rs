@@ -10,6 +10,7 @@ use crate::fence::WriteVerdict;
 use crate::node::{Admission, Node, blocking};
 use crate::object::Object;
 use crate::reply::{Refusal, refuse, trailer};
+use crate::space::allocate;
 use bytes::{Bytes, BytesMut};
 use rustix::io::Errno;
 use slice_proto::ids::{Epoch, FileId, TableEpoch, Xid};
@@ -84,6 +85,7 @@ impl WriteCall {
                 continue;
             };
             node.space.admit(fd, self.offset, data.len() as u64)?;
+            allocate(fd, object.end(), self.offset, data.len() as u64);
             let count = put(fd, data, self.offset)
                 .map_err(|e| Error::io("write", node.layout.path(self.file))(e.into()))?;
             object.grew(self.offset + count as u64);

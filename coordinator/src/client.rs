@@ -1,6 +1,7 @@
 //! The control plane from the other side: what servers, µproxies and tools use to talk to the coordinator.
 
 use crate::control::method;
+use hyper_util::rt::TokioIo;
 use slice_proto::control::auth::{PROOF_KEY, Proof};
 use slice_proto::control::pb::control_client::ControlClient;
 use slice_proto::control::{ConvertError, pb};
@@ -8,7 +9,7 @@ use slice_proto::secret::Identity;
 use slice_rpc::clock::SharedClock;
 use std::time::Duration;
 use thiserror::Error;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 /// A call that is not a watch is answered within this, or the coordinator is away.
@@ -84,7 +85,12 @@ impl Client {
             .http2_keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .keep_alive_while_idle(true);
-        let inner = ControlClient::new(endpoint.connect_lazy());
+        // Names are looked up at every connection: the coordinator may have moved.
+        let connector = tower::service_fn(|uri: Uri| async move {
+            let address = uri.authority().map_or("", |authority| authority.as_str());
+            slice_rpc::names::connect(address).await.map(TokioIo::new)
+        });
+        let inner = ControlClient::new(endpoint.connect_with_connector_lazy(connector));
         Ok(Self { inner, identity, address: address.to_owned(), clock })
     }
 

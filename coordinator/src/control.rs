@@ -4,6 +4,8 @@ use crate::coordinator::{Coordinator, Denied};
 use crate::ensemble::{Ensemble, Phase, Registration};
 use crate::error::{Error, Result};
 use crate::heard::Voice;
+use crate::page::alarms::alarms;
+use crate::page::history::Now;
 use futures_util::stream::{BoxStream, StreamExt};
 use slice_proto::control::auth::{AuthError, PROOF_KEY, Proof};
 use slice_proto::control::pb::control_server::{Control, ControlServer};
@@ -157,10 +159,14 @@ impl Control for Face {
         let r = request.into_inner();
         let stats = ServerStats::try_from(r.stats.unwrap_or_default()).map_err(invalid)?;
         let now_ns = self.0.clock.now_ns();
+        let unsettled = stats.unsettled;
         let (known, space) = {
             let mut heard = self.0.heard.lock();
             (heard.beat(ServerId(r.server), stats, TableEpoch(r.table_epoch), now_ns), heard.space())
         };
+        if let Some(activity) = r.activity.filter(|_| known) {
+            self.0.activities.lock().beat(ServerId(r.server), activity, unsettled, now_ns);
+        }
         let reply = pb::HeartbeatReply {
             space_total: space.total,
             space_free: space.free,
@@ -191,7 +197,7 @@ impl Control for Face {
         request: Request<pb::StatusRequest>,
     ) -> std::result::Result<Response<pb::StatusReply>, Status> {
         let proof = self.admit(method::STATUS, &request)?;
-        self.proved(&proof, self.0.status())
+        self.proved(&proof, self.0.watched().0)
     }
 }
 
@@ -220,7 +226,19 @@ impl Told {
 }
 
 impl Coordinator {
-    /// Everything that `slice status` shows.
+    /// The [status](Self::status) with what servers do and what to look at; and what each does, in the same order.
+    pub(crate) fn watched(&self) -> (pb::StatusReply, Vec<Option<Now>>) {
+        let mut status = self.status();
+        let now = self.now(&status.servers);
+        for (server, now) in status.servers.iter_mut().zip(&now) {
+            server.rates = now.as_ref().map(|now| now.rates);
+        }
+        let up_ms = self.clock.now_ns().saturating_sub(self.started_ns) / 1_000_000;
+        status.alarms = alarms(&status, &now, up_ms);
+        (status, now)
+    }
+
+    /// Membership, and what heartbeats told.
     #[must_use]
     pub fn status(&self) -> pb::StatusReply {
         let ensemble = self.ensemble();
@@ -244,6 +262,7 @@ impl Coordinator {
                     stats: voice.and_then(|v| v.stats.as_ref()).map(Into::into),
                     heartbeat_age_ms: voice.map(|v| ms_since(v.at_ns)),
                     table_epoch: voice.map_or(0, |v| v.table.0),
+                    rates: None,
                 }
             })
             .collect();
@@ -257,6 +276,7 @@ impl Coordinator {
             stats: Some((&self.stats()).into()),
             heartbeat_age_ms: Some(0),
             table_epoch: ensemble.table.epoch.0,
+            rates: None,
         });
         servers.sort_by_key(|s| (s.role, s.id));
         pb::StatusReply {
@@ -270,6 +290,7 @@ impl Coordinator {
             servers,
             intentions_open: open as u64,
             oldest_intention_ms: oldest_ns.map_or(0, ms_since),
+            alarms: Vec::new(),
         }
     }
 }

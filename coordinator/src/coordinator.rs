@@ -7,9 +7,13 @@ use crate::error::{Error, Result};
 use crate::heard::Heard;
 use crate::intents::{Command, Entry, Event, Intents};
 use crate::log::Log;
+use crate::page::alarms;
+use crate::page::history::Activities;
 use crate::stored;
 use parking_lot::Mutex;
+use slice_metrics::Samples;
 use slice_proto::control::auth::Nonces;
+use slice_proto::control::pb;
 use slice_proto::ids::{IntentionId, Role, ServerId, Site};
 use slice_proto::secret::Identity;
 use slice_proto::stats::ServerStats;
@@ -30,6 +34,8 @@ pub struct Coordinator {
     pub(crate) clock: SharedClock,
     pub(crate) directory: Directory,
     pub(crate) heard: Mutex<Heard>,
+    pub(crate) activities: Mutex<Activities>,
+    pub(crate) started_ns: u64,
     pub(crate) nonces: Mutex<Nonces>,
     pub(crate) calls: Calls,
     data: PathBuf,
@@ -157,12 +163,15 @@ impl Coordinator {
             tables.publish(table.clone());
         }
         let ensemble = Arc::new(ensemble);
+        let started_ns = clock.now_ns();
         Ok(Self {
             identity: config.identity,
             server: config.server,
             clock,
             directory,
             heard: Mutex::default(),
+            activities: Mutex::default(),
+            started_ns,
             nonces: Mutex::default(),
             calls: Calls::default(),
             data: config.data,
@@ -326,6 +335,50 @@ impl Coordinator {
             sites: 0,
             unsettled: open,
         }
+    }
+
+    /// What the metrics endpoint shows.
+    pub fn samples(&self, out: &mut Samples) {
+        let (open, oldest_ns) = self.open_intents();
+        let now_ns = self.clock.now_ns();
+        let age_ns = |since: u64| now_ns.saturating_sub(since);
+        let aged = self.intents.lock().older_than(now_ns.saturating_sub(self.take_over_ns));
+        out.gauge("slice_intentions_open", "Intentions that are open.", &[], open as f64);
+        out.gauge(
+            "slice_intentions_aged",
+            "Open intentions that are older than the take-over age.",
+            &[],
+            aged as f64,
+        );
+        out.gauge(
+            "slice_intentions_oldest_age_seconds",
+            "Age of the oldest open intention, 0 if none is open.",
+            &[],
+            oldest_ns.map_or(0.0, |ns| age_ns(ns) as f64 / 1e9),
+        );
+        let taken_over = self.calls.taken_over.load(Ordering::Relaxed) as f64;
+        out.counter(
+            "slice_intentions_taken_over_total",
+            "Intentions that were rolled forward.",
+            &[],
+            taken_over,
+        );
+        let control = self.calls.control.load(Ordering::Relaxed) as f64;
+        out.counter("slice_control_requests_total", "Requests to the control plane.", &[], control);
+        let status = self.status();
+        let heard = |s: &&pb::ServerStatus| s.heartbeat_age_ms.is_some_and(|ms| ms <= alarms::SILENT_MS);
+        for role in [Role::Proxy, Role::Dir, Role::Small, Role::Block] {
+            let number = pb::Role::from(role) as i32;
+            let all: Vec<_> = status.servers.iter().filter(|s| s.role == number).collect();
+            let own = [("of", role.name())];
+            let help = "Servers and µproxies that the coordinator knows.";
+            out.gauge("slice_members", help, &own, all.len() as f64);
+            let help = "Of these, those that were heard in the last five seconds.";
+            out.gauge("slice_members_heard", help, &own, all.into_iter().filter(heard).count() as f64);
+        }
+        let serving = f64::from(u8::from(status.phase == pb::Phase::Serving as i32));
+        out.gauge("slice_serving", "Whether the routing table is published.", &[], serving);
+        self.store.commits().samples("store", out);
     }
 
     /// Resolves when the coordinator is to stop.

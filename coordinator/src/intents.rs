@@ -258,6 +258,12 @@ impl Intents {
         self.open.values().map(|o| o.logged_ns).min()
     }
 
+    /// Number of open intentions that were logged before this time, ns since 1970.
+    #[must_use]
+    pub fn older_than(&self, ns: u64) -> usize {
+        self.open.values().filter(|o| o.logged_ns < ns).count()
+    }
+
     /// The first log record that is still needed.
     #[must_use]
     pub fn first_record(&self) -> Option<u64> {

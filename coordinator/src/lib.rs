@@ -15,6 +15,7 @@
 //! | `heard` | who was heard of lately |
 //! | `intents` | intentions, decided without I/O; `log_entry`: the same as records |
 //! | `log` | a write-ahead log of our own |
+//! | [`page`] | the status page: what servers do, and what to look at |
 //! | `takeover` | rolls aged intentions forward |
 //! | `service`, `control` | the two faces; `client`: the other side of `control` |
 //! | `coordinator` | what they share; open and shutdown |
@@ -31,6 +32,7 @@ mod heard;
 pub mod intents;
 pub mod log;
 mod log_entry;
+pub mod page;
 mod service;
 mod stored;
 mod takeover;

@@ -200,6 +200,7 @@ fn heartbeats_are_summed_and_shown() {
                 ..pb::Stats::default()
             }),
             table_epoch: 1,
+            activity: None,
         };
         for (_, id) in SERVERS {
             assert!(stage.client().heartbeat(beat(id)).await.unwrap().known);

@@ -29,6 +29,8 @@ pub(crate) struct Node {
     identity: Identity,
     pub(crate) server: ServerId,
     pub(crate) store: Store,
+    /// The data log's group commits.
+    pub(crate) commits: slice_metrics::Commits,
     pub(crate) segments: Segments,
     pub(crate) cache: Cache,
     pub(crate) queue: Queue,
@@ -122,6 +124,7 @@ impl Node {
             identity,
             server,
             store,
+            commits: slice_metrics::Commits::default(),
             segments: census.finish()?,
             cache: Cache::new(tuning.objects),
             queue: Queue::default(),

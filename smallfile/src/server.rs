@@ -123,6 +123,12 @@ impl SmallFileStore {
         }
     }
 
+    /// What the metrics endpoint shows besides calls.
+    pub fn samples(&self, out: &mut slice_metrics::Samples) {
+        self.node.store.commits().samples("store", out);
+        self.node.commits.samples("data", out);
+    }
+
     /// Background work, until [`shutdown`](Self::shutdown): collects old tombstones.
     pub async fn run(self: Arc<Self>) {
         tokio::select! {

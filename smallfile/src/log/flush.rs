@@ -113,6 +113,7 @@ impl Node {
 
     /// Makes everything durable that the objects have in memory.
     fn commit_group(&self, stage: &mut Stage, cells: Vec<Arc<Cell>>) -> Result<()> {
+        let commit = self.commits.begin();
         let mut flushed = Vec::with_capacity(cells.len());
         for cell in cells {
             let Some(flush) = self.change(&cell, |o| o.begin_flush()) else { continue };
@@ -142,6 +143,7 @@ impl Node {
         for (cell, _) in &flushed {
             self.change(cell, |o| o.flush_is_durable());
         }
+        self.commits.end(commit, flushed.len() as u64);
         self.release(&freed);
         self.settle_frees();
         self.segments.grow_ahead();

@@ -34,6 +34,12 @@ impl Front {
         self.soft.borrow().get(file)?.fresh(Instant::now())
     }
 
+    /// The attributes that the reply to a WRITE or COMMIT shows: what is known, with what was written here, if nothing that
+    /// has passed since can have made it untrue.
+    pub(crate) fn shown(&self, file: FileId) -> Option<Fattr3> {
+        self.soft.borrow().shown(file, Instant::now())
+    }
+
     /// The file's attributes, asked of its home site now.
     ///
     /// # Errors
@@ -67,7 +73,7 @@ impl Front {
         soft.clock.learn(result.now_ns, self.local_ns());
         if let Some((encoded, stamp)) = &result.current {
             let attr = Fattr3::decode(&mut Reader::new(encoded)).map_err(|_| NfsStat3::SERVERFAULT)?;
-            soft.upsert(file, |state| state.absorb(&attr, *stamp, self.at()));
+            soft.absorb(file, &attr, *stamp, self.at(), false);
         }
         Ok(())
     }

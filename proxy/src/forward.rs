@@ -2,13 +2,16 @@
 //! no task, no allocation per request. What does not go well the first time goes on in a future (I4).
 
 use crate::front::{Front, Job, target_file};
+use crate::measured::At;
 use crate::read::role_of;
 use crate::reply::settle;
 use crate::single::Sent;
 use crate::upstream::Fault;
 use bytes::BytesMut;
+use slice_metrics::{Phase, Phases};
 use slice_proto::ids::{Epoch, Role, Site, TableEpoch};
 use slice_proto::placement::Part;
+use slice_proto::procedures::status_of;
 use slice_proto::trailer::{CALL_TRAILER_LEN, CallTrailer};
 use slice_rpc::{CallError, Connection, Handled, Message, ReplySink};
 use std::rc::{Rc, Weak};
@@ -56,12 +59,15 @@ impl Front {
             let Some(front) = self.rc() else { return Handled::Close };
             return Handled::Later(Box::pin(async move { front.do_again(way, job, None).await }));
         };
+        let mut trace = job.at.trace;
         let (role, site) = way.site();
         let (table, owner) = self.owner(role, site);
+        self.phases.lap(&mut trace, if matches!(way, Way::Dir(_)) { Phase::Route } else { Phase::SoftState });
         let message = match way {
             Way::Dir(_) => self.forwarded_record(&job, table),
             Way::Read(_) | Way::Write(_) => self.forwarded_data(&job, table, epoch),
         };
+        self.phases.lap(&mut trace, Phase::Rewrite);
         let forwarded = Forwarded { connection: connection.clone(), way, job };
         let channel = owner.ok_or(CallError::Gone).and_then(|server| self.channels.get(server));
         match channel {
@@ -95,7 +101,9 @@ impl Front {
     fn answered(&self, token: u64, reply: Result<Message, CallError>) {
         // A token is a key that we gave.
         let Some(forwarded) = self.forwarded.borrow_mut().try_remove(token as usize) else { return };
+        self.note_held();
         let Forwarded { connection, way, job } = &forwarded;
+        let mut trace = self.phases.request();
         let mut reply = match reply {
             Ok(reply) => reply,
             Err(error) => {
@@ -114,7 +122,11 @@ impl Front {
             }
         };
         match finished {
-            Ok(()) => connection.answer(&mut reply),
+            Ok(()) => {
+                self.phases.lap(&mut trace, Phase::SoftState);
+                self.calls.later(job.at.number, job.at.timing, status_of(job.at.number, &reply.head));
+                connection.answer(&mut reply);
+            }
             Err(fault) => self.go_on(forwarded, fault),
         }
     }
@@ -123,8 +135,10 @@ impl Front {
     fn go_on(&self, forwarded: Forwarded, fault: Fault) {
         let Some(front) = self.rc() else { return forwarded.connection.forget() };
         let Forwarded { connection, way, job } = forwarded;
+        let At { number, timing, .. } = job.at;
         tokio::task::spawn_local(async move {
-            let reply = front.do_again(way, job, Some(fault)).await;
+            let reply = Rc::clone(&front).do_again(way, job, Some(fault)).await;
+            front.calls.later(number, timing, status_of(number, &reply.head));
             connection.reply(reply);
         });
     }
@@ -182,5 +196,9 @@ impl ReplySink for Sink {
         if let Some(front) = self.0.upgrade() {
             front.answered(token, reply);
         }
+    }
+
+    fn phases(&self) -> Option<Rc<Phases>> {
+        self.0.upgrade().map(|front| Rc::clone(&front.phases))
     }
 }

@@ -27,20 +27,23 @@ use crate::classify::{Call, Target, What, classify, mutates};
 use crate::config::Rule;
 use crate::forward::{Forwarded, Way};
 use crate::local;
+use crate::measured::{At, tell};
 use crate::portmapper::Asked;
 use crate::reply::{Now, put_failure};
 use crate::route::{Plan, route};
 use crate::shared::Shared;
 use crate::soft::Soft;
 use crate::squash::squash;
-use crate::stats::Ops;
+use crate::stats::Held;
 use crate::verifier::{Seen, owner_changed};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::future::LocalBoxFuture;
 use slab::Slab;
+use slice_metrics::{Calls, Phase, Phases};
 use slice_proto::handle::{Handle, KeyRing};
 use slice_proto::ids::{Epoch, Role, ServerId, TableEpoch, Xid};
 use slice_proto::nfs3::{NfsStat3, Proc3, Verifier, access};
+use slice_proto::procedures::MOUNT;
 use slice_proto::rpc_msg::{Cred, ReplyStatus, auth_flavor, auth_stat, encode_reply, encode_success};
 use slice_proto::table::RoutingTable;
 use slice_proto::trailer::ClientId;
@@ -73,6 +76,8 @@ pub(crate) struct Job {
     pub target: Target,
     /// The client's record, its credential squashed.
     pub record: Bytes,
+    /// What is measured of it.
+    pub at: At,
 }
 
 /// One thread's µproxy; see the head of this file.
@@ -91,7 +96,9 @@ pub struct Front {
     arena: RefCell<BytesMut>,
     /// The pushing task runs.
     pub(crate) pushing: Cell<bool>,
-    ops: Arc<Ops>,
+    pub(crate) calls: Arc<Calls>,
+    pub(crate) phases: Rc<Phases>,
+    pub(crate) held: Arc<Held>,
 }
 
 impl Front {
@@ -100,7 +107,9 @@ impl Front {
         let table = shared.tables.current();
         let keys = KeyRing::new(&shared.identity, table.key_id);
         let channels = Channels::new(shared.directory.clone());
-        let ops = shared.new_ops();
+        let (calls, held) = (shared.watched.calls(), shared.watched.held());
+        let phases = Rc::new(shared.watched.phases.thread());
+        channels.count(Arc::clone(&shared.watched.targets));
         let front = Rc::new_cyclic(|me| Self {
             me: me.clone(),
             shared,
@@ -114,7 +123,9 @@ impl Front {
             forwarded: RefCell::default(),
             arena: RefCell::default(),
             pushing: Cell::new(false),
-            ops,
+            calls,
+            phases,
+            held,
         });
         front.channels.set_sink(Rc::new(crate::forward::Sink(Rc::downgrade(&front))));
         tokio::task::spawn_local(follow(Rc::downgrade(&front), front.shared.tables.clone()));
@@ -227,14 +238,30 @@ impl Front {
         mut record: BytesMut,
         reply: &mut Message,
     ) -> Handled {
+        self.note_held();
+        let mut trace = self.phases.request();
         let Ok(mut call) = classify(&record, &self.keys.borrow()) else { return Handled::Close };
+        self.phases.lap(&mut trace, Phase::Decode);
         match call.what {
             What::Refuse(status) => {
                 encode_reply(&mut reply.head, call.xid, status);
                 Handled::Done
             }
-            What::Nfs(proc, _) => self.nfs(proc, peer, connection, &mut call, &mut record, reply),
-            What::Mount { version, proc } => self.mount(version, proc, &call, peer, &record, reply),
+            What::Nfs(proc, _) => {
+                tell(&call, peer, proc);
+                if proc != Proc3::Null && self.table.borrow().epoch.0 == 0 {
+                    return self.wait_for_a_table(peer, record);
+                }
+                let (number, timing) = (proc as usize, self.calls.begin(proc as usize));
+                let at = At { number, timing, trace };
+                let handled = self.nfs(proc, peer, connection, &mut call, &mut record, reply, at);
+                self.counted(number, timing, handled, reply)
+            }
+            What::Mount { version, proc } => {
+                let timing = self.calls.begin(MOUNT);
+                let handled = self.mount(version, proc, &call, peer, &record, reply);
+                self.counted(MOUNT, timing, handled, reply)
+            }
             What::Portmap { version, proc } => {
                 let args = record.get(call.args_at..).unwrap_or_default();
                 let now_s = u32::try_from(self.shared.clock.now_ns() / 1_000_000_000).unwrap_or(u32::MAX);
@@ -245,6 +272,7 @@ impl Front {
         }
     }
 
+    #[allow(clippy::too_many_arguments)] // a call, its connection, its reply, and what is measured of it
     fn nfs(
         &self,
         proc: Proc3,
@@ -253,8 +281,8 @@ impl Front {
         call: &mut Call,
         record: &mut BytesMut,
         reply: &mut Message,
+        mut at: At,
     ) -> Handled {
-        self.ops.count(proc);
         let xid = call.xid;
         if proc == Proc3::Null {
             // The AUTH_TLS probe of RFC 9289 is a NULL: refused, the client goes on without.
@@ -265,15 +293,13 @@ impl Front {
             return Handled::Done;
         }
         let client = peer.addr.ip();
-        if self.table.borrow().epoch.0 == 0 {
-            return self.wait_for_a_table(peer, std::mem::take(record));
-        }
         let What::Nfs(_, target) = &call.what else { return Handled::Close };
         let mut rule = None;
         let plan = route(proc, target, record, &self.table.borrow(), |volume| {
             rule = self.rule(volume.id.0, client);
             rule
         });
+        self.phases.lap(&mut at.trace, Phase::Route);
         let rule = match (plan, rule) {
             (Plan::Refuse(status), _) => {
                 put_failure(&mut reply.head, xid, proc, status);
@@ -302,8 +328,9 @@ impl Front {
             return Handled::Close;
         };
         debug_assert!(!(rule.read_only && mutates(proc)));
-        let job =
-            Job { xid, proc, client: client.into(), cred, target, record: std::mem::take(record).freeze() };
+        let record = std::mem::take(record).freeze();
+        self.phases.lap(&mut at.trace, Phase::Rewrite);
+        let job = Job { xid, proc, client: client.into(), cred, target, record, at };
         self.execute(plan, job, connection)
     }
 
@@ -383,6 +410,10 @@ impl Now for Front {
 impl LocalService for Front {
     fn call(&self, connection: &Connection, record: BytesMut, reply: &mut Message) -> Handled {
         self.handle(connection.peer(), Some(connection), record, reply)
+    }
+
+    fn phases(&self) -> Option<Rc<Phases>> {
+        Some(Rc::clone(&self.phases))
     }
 }
 

@@ -14,6 +14,7 @@
 //! | `attrs`, `pushes` | what home sites are asked and told |
 //! | [`soft`] | soft state: files, uncommitted bytes, ensemble time: pure |
 //! | [`verifier`], [`permission`] | the write verifier (I7); READ and WRITE permission: pure |
+//! | `measured`, `stats` | what is counted |
 //! | [`local`], [`mounts`], [`portmapper`], `register` | what is answered here |
 #![forbid(unsafe_code)]
 
@@ -26,6 +27,7 @@ mod forward;
 mod front;
 pub mod listing;
 pub mod local;
+mod measured;
 pub mod merge;
 mod mount;
 pub mod mounts;

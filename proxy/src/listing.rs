@@ -68,7 +68,7 @@ pub struct Page<E> {
 pub enum Merged<E> {
     /// The client's page.
     Page(Page<E>),
-    /// Not one entry fits into the budget.
+    /// Not one entry fits into the budget, or not even a page without any.
     TooSmall,
     /// A server that is not at its end gave nothing: it must be asked with a larger budget.
     Stuck,
@@ -101,7 +101,7 @@ pub fn merge<E: Listed>(pages: Vec<Page<E>>, head: usize, budget: Budget) -> Mer
         }
         fits += 1;
     }
-    if fits == 0 && !all.is_empty() {
+    if (fits == 0 && !all.is_empty()) || head + END_LEN > budget.total {
         return Merged::TooSmall;
     }
     eof &= fits == all.len();
@@ -184,6 +184,7 @@ mod tests {
             merge(vec![serve(&[], 0, 1000)], 0, tiny),
             Merged::Page(Page { entries: vec![], eof: true })
         );
+        assert_eq!(merge(vec![serve(&[], 0, 1000)], 88, tiny), Merged::TooSmall, "not even without entries");
         assert_eq!(merge(vec![serve(&[5], 0, 9), serve(&[], 0, 9)], 0, tiny), Merged::Stuck);
     }
 

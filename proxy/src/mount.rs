@@ -2,6 +2,7 @@
 
 use crate::classify::{Call, Target};
 use crate::front::{Front, Job};
+use crate::measured::At;
 use crate::mounts::{export_list, exported, resolve};
 use crate::reply::settle;
 use crate::upstream::{Fault, Refused};
@@ -115,6 +116,7 @@ impl Front {
             cred: Cred::ROOT,
             target: Target::Nothing,
             record: Bytes::new(),
+            at: At::unmeasured(),
         };
         for name in found.rest {
             at = self.lookup(&job, &at, name).await?;

@@ -7,6 +7,7 @@ use crate::portmapper::{Portmapper, Registration, services};
 use crate::shared::Shared;
 use bytes::BytesMut;
 use parking_lot::Mutex;
+use slice_metrics::{Phases, Samples};
 use slice_proto::ids::ServerId;
 use slice_proto::rpc_msg::{program, version};
 use slice_proto::stats::ServerStats;
@@ -16,7 +17,7 @@ use slice_rpc::{
     Directory, Handled, Listener, LocalService, Message, Options, Peer, Service, Workers, serve_local,
     serve_udp,
 };
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +49,10 @@ struct Serving(Rc<Front>);
 impl LocalService for Serving {
     fn call(&self, connection: &slice_rpc::Connection, record: BytesMut, reply: &mut Message) -> Handled {
         self.0.call(connection, record, reply)
+    }
+
+    fn phases(&self) -> Option<Rc<Phases>> {
+        LocalService::phases(&*self.0)
     }
 }
 
@@ -156,7 +161,32 @@ impl Proxy {
     /// What `slice status` shows. A µproxy has no store: only its calls and connections count.
     #[must_use]
     pub fn stats(&self) -> ServerStats {
-        ServerStats { ops: self.shared.ops(), ..ServerStats::default() }
+        ServerStats { ops: self.shared.watched.ops(), ..ServerStats::default() }
+    }
+
+    /// What the metrics endpoint shows.
+    pub fn samples(&self, out: &mut Samples) {
+        self.shared.watched.samples(&self.shared.tables.current(), out);
+        let help = "Connections open now.";
+        out.gauge("slice_connections", help, &[], self.connections() as f64);
+    }
+
+    /// Clients' requests since start, all procedures together.
+    #[must_use]
+    pub fn total(&self) -> slice_rpc::metered::Total {
+        slice_rpc::metered::total(&self.shared.watched.clients)
+    }
+
+    /// Calls to each server since start.
+    #[must_use]
+    pub fn asked(&self) -> Vec<(ServerId, u64)> {
+        self.shared.watched.asked()
+    }
+
+    /// Clients that are connected, and by how many connections each.
+    #[must_use]
+    pub fn clients(&self) -> Vec<(IpAddr, usize)> {
+        self.running.lock().listeners.first().map(Listener::hosts).unwrap_or_default()
     }
 
     /// Clients' connections open now.

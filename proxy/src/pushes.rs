@@ -32,6 +32,7 @@ impl Front {
             }
         }
         self.pushing.set(false);
+        self.note_held();
     }
 
     /// Pushes a file until the home site has it or the file is gone.

@@ -61,7 +61,7 @@ impl Front {
         // Permission is checked beside the parts: nothing is shown before it stands.
         // count is at most MAX_DATA, a u32.
         let (attr, parts) = join(ask_home, self.read_parts(job, fh, file, offset, count as u32)).await;
-        let mut attr = attr?;
+        let attr = attr?;
         if let Some(attr) = &attr {
             permission::check(attr, &job.cred, Want::Read)?;
         }
@@ -72,12 +72,13 @@ impl Front {
                 (len, eof || (in_block && attr.is_some_and(|a| a.size <= asked)))
             }
             ReadVerdict::Done { .. } | ReadVerdict::NeedsEnd => {
-                let own = self.soft.borrow().get(file).map_or(0, |state| state.own_end());
-                if own < asked && attr.is_none() {
-                    attr = Some(self.getattr(job, file, fh).await?);
-                }
-                // The attributes have this µproxy's growth in them already.
-                read_extent(offset, count, attr.map_or(own, |a| a.size))
+                // Asked even where writes here tell of a larger size: somebody may have cut the file since. They are in the
+                // attributes if they still stand.
+                let attr = match attr {
+                    Some(attr) => attr,
+                    None => self.getattr(job, file, fh).await?,
+                };
+                read_extent(offset, count, attr.size)
             }
         };
         Ok(self.read_reply(job, read_bytes(&parts, len), eof))

@@ -2,6 +2,7 @@
 //! of files is taken into the soft state, attributes are patched in place, the client's xid is put back.
 
 use crate::soft::Soft;
+use crate::soft::file::FRESH;
 use bytes::{BufMut, BytesMut};
 use slice_proto::ids::{TableEpoch, Xid};
 use slice_proto::nfs3::slots::{AttrKind, AttrWalk};
@@ -104,7 +105,19 @@ pub fn settle(soft: &mut Soft, proc: Proc3, xid: Xid, reply: &mut Message, now: 
         Verdict::Answered => {}
         other => return other,
     }
-    let walked = walk(soft, proc, &mut reply.head, (header.body_at, len), now);
+    if matches!(proc, Proc3::Remove | Proc3::Rename) {
+        soft.name_taken();
+    }
+    // A file about to be read or written is worth a record; one that is only looked at is not, nor one that was made long ago.
+    let keep = match proc {
+        Proc3::Access => true,
+        Proc3::Create => {
+            let age_ns = soft.clock.at(now.local_ns()).saturating_sub(now_ns);
+            now_ns == 0 || u128::from(age_ns) < FRESH.as_nanos()
+        }
+        _ => false,
+    };
+    let walked = walk(soft, proc, &mut reply.head, (header.body_at, len), keep, now);
     reply.head.truncate(len);
     if walked { Verdict::Answered } else { Verdict::Broken }
 }
@@ -127,6 +140,7 @@ fn walk(
     proc: Proc3,
     record: &mut [u8],
     (body_at, len): (usize, usize),
+    keep: bool,
     now: &impl Now,
 ) -> bool {
     let Some((front, trailer)) = record.split_at_mut_checked(len) else { return false };
@@ -134,8 +148,16 @@ fn walk(
     let Ok((_, trailer)) = ResultTrailer::split(trailer) else { return false };
     let mut stamps = trailer.stamps();
     let Ok(mut walk) = AttrWalk::new(proc, front, body_at) else { return false };
-    // A file about to be read or written is worth a record; one that is only looked at is not.
-    let keep = matches!(proc, Proc3::Access | Proc3::Create);
+    // What changes something is answered from the reply cache when it comes again.
+    let replayed = !matches!(
+        proc,
+        Proc3::Getattr
+            | Proc3::Lookup
+            | Proc3::Access
+            | Proc3::Readlink
+            | Proc3::Readdir
+            | Proc3::Readdirplus
+    );
     loop {
         let slot = match walk.next(front) {
             Ok(Some(slot)) => slot,
@@ -153,10 +175,8 @@ fn walk(
             continue;
         }
         let Ok(attr) = Fattr3::decode(&mut Reader::new(encoded)) else { return false };
-        let patched = soft.upsert(stamp.file, |state| {
-            state.absorb(&attr, stamp, now.at());
-            state.patches().then(|| state.patched(attr, stamp.epoch, stamp.seq))
-        });
+        let state = soft.absorb(stamp.file, &attr, stamp, now.at(), replayed);
+        let patched = state.filter(|s| s.patches()).map(|s| s.patched(attr, stamp.epoch, stamp.seq));
         if let Some(p) = patched.filter(|p| *p != attr) {
             Fattr3::patch(encoded, p.size, p.used, p.mtime, p.ctime);
         }
@@ -220,7 +240,7 @@ mod tests {
     fn the_clients_xid_comes_back_the_trailer_goes_and_growth_is_shown() {
         let mut soft = Soft::default();
         soft.upsert(FileId(9), |s| {
-            s.absorb(&attr(10), stamp(1), Instant::now());
+            s.absorb(&attr(10), stamp(1), (Instant::now(), 0), false);
             s.wrote(Wrote { epoch: Epoch(1), end: 5000, time_ns: 700, clear_set_ids: false }, None);
         });
         let mut reply = getattr_reply(10, 1);

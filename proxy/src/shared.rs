@@ -5,10 +5,9 @@ use crate::config::{Exports, SpaceSource};
 use crate::front::Front;
 use crate::mounts::Mounts;
 use crate::portmapper::Portmapper;
-use crate::stats::{self, Ops};
+use crate::stats::Watched;
 use crate::verifier::WriteVerifier;
 use parking_lot::{Mutex, RwLock};
-use slice_proto::nfs3::Proc3;
 use slice_proto::secret::Identity;
 use slice_rpc::Directory;
 use slice_rpc::clock::SharedClock;
@@ -37,7 +36,7 @@ pub struct Shared {
     pub(crate) verifier: WriteVerifier,
     pub(crate) mounts: Mutex<Mounts>,
     portmapper: RwLock<Arc<Portmapper>>,
-    ops: Mutex<Vec<Arc<Ops>>>,
+    pub(crate) watched: Watched,
 }
 
 impl Shared {
@@ -59,7 +58,7 @@ impl Shared {
             verifier: WriteVerifier::new(random),
             mounts: Mutex::default(),
             portmapper: RwLock::default(),
-            ops: Mutex::default(),
+            watched: Watched::default(),
         })
     }
 
@@ -89,18 +88,5 @@ impl Shared {
 
     pub(crate) fn set_portmapper(&self, portmapper: Portmapper) {
         *self.portmapper.write() = Arc::new(portmapper);
-    }
-
-    pub(crate) fn new_ops(&self) -> Arc<Ops> {
-        let ops = Arc::<Ops>::default();
-        self.ops.lock().push(Arc::clone(&ops));
-        ops
-    }
-
-    /// Calls since start, by procedure name.
-    pub(crate) fn ops(&self) -> Vec<(String, u64)> {
-        let mut sums = [0; Proc3::ALL.len()];
-        self.ops.lock().iter().for_each(|ops| ops.add_to(&mut sums));
-        stats::named(&sums)
     }
 }

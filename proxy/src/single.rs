@@ -75,7 +75,7 @@ impl Front {
         let end = part.offset + u64::from(part.len);
         let soft = self.soft.borrow();
         let state = soft.get(file.file).filter(|s| s.reach() >= end)?;
-        let attr = state.fresh(self.at())?;
+        let attr = soft.shown(file.file, self.at())?;
         permission::check(&attr, &job.cred, Want::Write).ok()?;
         let told = end <= THRESHOLD || state.beyond(self.small_life()) != Beyond::Untold;
         if !told || permission::clears_set_ids(attr.mode, &job.cred) || soft.is_full() {
@@ -162,6 +162,6 @@ impl Front {
         };
         let end = sent.part.offset + u64::from(count);
         self.note_written(Wrote { end, ..sent.wrote }, file.file, None);
-        Ok(self.write_reply(job, self.fresh(file.file), count, committed, sent.verf))
+        Ok(self.write_reply(job, self.shown(file.file), count, committed, sent.verf))
     }
 }

@@ -2,10 +2,13 @@
 //!
 //! ```text
 //!  attributes at most 1 s old (else GETATTR) ─▶ permission ─▶ reach (else RAISE_REACH, durable)
-//!     └─▶ parts ‖ EXTEND before the first byte past 64 KiB ‖ PUSH where the reply promises durability or set-id bits go
+//!     └─▶ parts ‖ PUSH where the reply promises durability or set-id bits go, if the file does not grow
 //!            ├─ Fenced ─▶ GETATTR, from the start
-//!            └─▶ soft state: end, stamp, sites to COMMIT ─▶ reply with the verifier as it was when the call arrived
+//!            └─▶ EXTEND before the first byte past 64 KiB is acknowledged ─▶ PUSH, if the file grows
+//!                   └─▶ soft state: end, stamp, sites to COMMIT ─▶ reply with the verifier as it was when the call arrived
 //! ```
+//! Growth is told only of bytes that are there: told beside them, a WRITE that then finds no space would leave a file of
+//! zeros that nobody wrote (decision 0010).
 
 use crate::classify::Target;
 use crate::front::{Front, Job};
@@ -16,7 +19,7 @@ use crate::reply::Now;
 use crate::soft::file::{Beyond, Push, Wrote};
 use crate::upstream::{Fault, Fence, Refused, nfs_reply};
 use bytes::Bytes;
-use futures_util::future::{join_all, join3};
+use futures_util::future::{join, join_all};
 use slice_proto::ids::{Epoch, FileId};
 use slice_proto::nfs3::{
     FType3, Fattr3, NfsStat3, Proc3, StableHow, Verifier, WccData, WriteArgsHead, WriteOk, WriteRes,
@@ -65,8 +68,12 @@ impl Front {
         };
         match answer {
             Ok((count, committed)) => {
-                // Fetched again only if the parts took longer than attributes stay fresh. Without is allowed, too.
-                let after = self.attributes(&job, write.file, write.fh).await.ok();
+                // Fetched again only if the parts took longer than attributes stay fresh, or nothing was written, which
+                // has no time of its own to show. Without is allowed, too.
+                let after = match self.shown(write.file).filter(|_| count > 0) {
+                    Some(attr) => Some(attr),
+                    None => self.getattr(&job, write.file, write.fh).await.ok(),
+                };
                 self.write_reply(&job, after, count, committed, verf)
             }
             Err(status) => self.fail(job.xid, job.proc, status),
@@ -110,7 +117,7 @@ impl Front {
         }
     }
 
-    /// Sends all parts under one epoch, and what must go beside them.
+    /// Sends all parts under one epoch, and tells what must be told of them.
     async fn write_once(
         &self,
         job: &Job,
@@ -128,23 +135,15 @@ impl Front {
             soft.upsert(file, |state| state.next_stamp(ensemble_ns))
         };
         let wrote = Wrote { epoch, end, time_ns, clear_set_ids };
+        // A client that was promised durability, or that clears set-id bits, must find the home site told.
+        let told = stable || clear_set_ids;
+        let grows = self.soft.borrow().get(file).is_none_or(|state| end > state.size_at_least());
         // data is at most MAX_DATA long.
         let parts: Vec<Part> = placement::split(file, write.offset, write.data.len() as u32).collect();
         let parts = join_all(parts.into_iter().map(|part| self.write_part(job, write, part, epoch)));
-        let extend = async {
-            let told = self.soft.borrow().get(file).map_or(Beyond::Untold, |s| s.beyond(self.small_life()));
-            let enough = if stable { Beyond::Durable } else { Beyond::Told };
-            if end > THRESHOLD && told < enough {
-                self.extend(file, epoch, end, stable).await
-            } else {
-                Ok(())
-            }
-        };
-        // A client that was promised durability, or that clears set-id bits, must find the home site told.
-        let push = async {
-            if stable || clear_set_ids { self.push(file, Some(wrote)).await.map(Some) } else { Ok(None) }
-        };
-        let (parts, extended, pushed) = join3(parts, extend, push).await;
+        let beside =
+            async { if told && !grows { self.push(file, Some(wrote)).await.map(Some) } else { Ok(None) } };
+        let (parts, beside) = join(parts, beside).await;
         let mut results = Vec::with_capacity(parts.len());
         for part in parts {
             match part {
@@ -154,14 +153,18 @@ impl Front {
             }
         }
         self.note_uncommitted(file, &results);
-        match extended {
-            Ok(()) => {}
-            Err(Refused::Fenced) => return Ok(Tried::Fenced),
-            Err(Refused::Status(status)) => return Err(status),
-        }
         let (count, committed) = write_merge(&results)?;
-        let pushed = pushed?;
         let wrote = Wrote { end: write.offset + u64::from(count), ..wrote };
+        let known = self.soft.borrow().get(file).map_or(Beyond::Untold, |s| s.beyond(self.small_life()));
+        let enough = if stable { Beyond::Durable } else { Beyond::Told };
+        if wrote.end > THRESHOLD && known < enough {
+            match self.extend(file, epoch, wrote.end, stable).await {
+                Ok(()) => {}
+                Err(Refused::Fenced) => return Ok(Tried::Fenced),
+                Err(Refused::Status(status)) => return Err(status),
+            }
+        }
+        let pushed = if told && grows { Some(self.push(file, Some(wrote)).await?) } else { beside? };
         if self.note_written(wrote, file, pushed.as_ref()) {
             // What may not be evicted must stay bounded: this writer waits for its push.
             self.push(file, None).await?;

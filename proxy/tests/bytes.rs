@@ -65,7 +65,7 @@ fn growth_is_shown_at_once_and_pushed_with_the_commit() {
 }
 
 #[test]
-fn a_stable_write_is_pushed_before_its_reply_and_needs_no_commit() {
+fn a_stable_write_is_pushed_before_its_reply_and_leaves_no_bytes_to_commit() {
     run(|| {
         with_file(0o644, async |world, _, id, fh, client| {
             let ok = client.write(fh, 0, &bytes(100, 1), StableHow::FileSync).await.unwrap();
@@ -73,7 +73,7 @@ fn a_stable_write_is_pushed_before_its_reply_and_needs_no_commit() {
             assert_eq!(world.files.size(id), 100);
             world.stage.take_journal();
             client.commit(fh).await.unwrap();
-            assert_eq!(world.stage.take_journal(), Vec::<String>::new(), "nothing is left to commit or push");
+            assert_eq!(world.stage.take_journal(), ["dir PUSH"], "which only asks for the attributes");
         })
     });
 }
@@ -427,6 +427,74 @@ fn a_read_that_needs_the_end_asks_the_home_site() {
                 (5000, true, None),
                 "a READ's reply never carries attributes"
             );
+        })
+    });
+}
+
+#[test]
+fn what_somebody_else_has_cut_is_no_hole_of_this_clients_writes() {
+    run(|| {
+        with_file(0o644, async |world, _, id, fh, client| {
+            let at = KIB64 as u64;
+            client.write(fh, 0, &bytes(KIB64 + 9000, 1), StableHow::FileSync).await.unwrap();
+            // Nobody tells this µproxy: what it remembers of its own writes is no longer the file's end.
+            world.files.truncate(id, 10);
+            assert_eq!(client.read(fh, at, 4096).await.unwrap(), (Vec::new(), true, None));
+            world.files.truncate(id, at + 100);
+            assert_eq!(client.read(fh, at, 4096).await.unwrap(), (vec![0; 100], true, None));
+        })
+    });
+}
+
+#[test]
+fn a_commit_shows_attributes_of_now() {
+    run(|| {
+        with_file(0o644, async |world, _, id, fh, client| {
+            client.write(fh, 0, b"hello", StableHow::FileSync).await.unwrap();
+            let ctime = world
+                .files
+                .change(id, |f| {
+                    f.attr.mode = 0o600;
+                    f.attr.ctime = NfsTime3::from_ns(f.attr.ctime.as_ns() + 1);
+                    f.attr.ctime
+                })
+                .unwrap();
+            let after = client.commit(fh).await.unwrap().wcc.after.unwrap();
+            assert_eq!((after.mode, after.ctime), (0o600, ctime));
+        })
+    });
+}
+
+#[test]
+fn a_write_after_a_name_was_taken_away_shows_the_links_that_are_left() {
+    run(|| {
+        with_file(0o644, async |world, _, id, fh, client| {
+            world.files.change(id, |f| f.attr.nlink = 3);
+            client.write(fh, 0, b"one", StableHow::FileSync).await.unwrap();
+            // The REMOVE's reply does not say whose name it was.
+            world.files.name(b"second", id);
+            let object = DirOp { dir: &world.root(), name: b"second" };
+            let _: RemoveRes = client.call(Proc3::Remove, &RemoveArgs { object }).await;
+            let after = client.write(fh, 0, b"two", StableHow::Unstable).await.unwrap().wcc.after.unwrap();
+            assert_eq!(after.nlink, 2);
+            world.stage.take_journal();
+            let after = client.write(fh, 0, b"six", StableHow::Unstable).await.unwrap().wcc.after.unwrap();
+            assert_eq!((after.nlink, world.stage.take_journal()), (2, vec!["small WRITE".to_owned()]));
+        })
+    });
+}
+
+#[test]
+fn a_write_shows_the_time_that_it_sets_though_it_was_in_the_future() {
+    run(|| {
+        with_file(0o644, async |world, _, id, fh, client| {
+            let future = NfsTime3 { seconds: 4_000_000_000, nseconds: 0 };
+            let attr = Sattr3 { mtime: TimeHow::Client(future), ..Sattr3::default() };
+            client.setattr(fh, attr).await.unwrap();
+            let shown = client.write(fh, 0, b"now", StableHow::Unstable).await.unwrap().wcc.after.unwrap();
+            assert!(shown.mtime < future && shown.mtime == shown.ctime, "{:?}", shown.mtime);
+            assert_eq!(client.getattr(fh).await.unwrap().mtime, shown.mtime);
+            assert_eq!(world.files.get(id).unwrap().attr.mtime, future, "the home site does not know yet");
         })
     });
 }

@@ -38,6 +38,8 @@ pub enum Beyond {
 pub struct FileState {
     /// Attributes as the home site last said, and when.
     attr: Option<(Fattr3, Instant)>,
+    /// How many names calls had taken away by then: see [`super::Soft::shown`].
+    pub(super) taken: u64,
     /// A data server knew better: they must be fetched before they are used again.
     expired: bool,
     epoch: Epoch,
@@ -111,15 +113,18 @@ impl FileState {
         !self.is_dirty() && self.uncommitted.is_empty()
     }
 
-    /// Takes in attributes and their stamp, made at the home site not before `asked` (when the request for them arrived or
-    /// later). Older ones than those known change nothing.
-    pub fn absorb(&mut self, attr: &Fattr3, stamp: Stamp, now: Instant) {
+    /// Takes in attributes and their stamp, made at the home site just now. Older ones than those known change nothing; and
+    /// where the reply may be one of before, given to a retransmission, the same ones do not make those known any fresher.
+    pub fn absorb(&mut self, attr: &Fattr3, stamp: Stamp, (now, taken): (Instant, u64), replayed: bool) {
         self.absorb_stamp(stamp);
         let stale = stamp.epoch < self.epoch
             || stamp.seq < self.seq
-            || self.attr.is_some_and(|(known, _)| attr.ctime < known.ctime);
+            || self.attr.is_some_and(|(known, _)| {
+                attr.ctime < known.ctime || (replayed && attr.ctime == known.ctime)
+            });
         if !stale {
             self.attr = Some((*attr, now));
+            self.taken = taken;
             self.expired = false;
         }
     }
@@ -162,8 +167,10 @@ impl FileState {
             attr.size = self.own_end;
             attr.used = attr.used.max(self.own_end.next_multiple_of(USED_UNIT));
         }
-        if seq == self.seq {
-            attr.mtime = attr.mtime.max(NfsTime3::from_ns(self.own_mtime));
+        if seq == self.seq && self.own_mtime != 0 {
+            let own = NfsTime3::from_ns(self.own_mtime);
+            // Only utimes puts mtime past ctime, and a write takes it back to now.
+            attr.mtime = if attr.mtime > attr.ctime { own } else { attr.mtime.max(own) };
         }
         attr.ctime = attr.ctime.max(NfsTime3::from_ns(self.own_ctime));
         attr
@@ -179,12 +186,6 @@ impl FileState {
     #[must_use]
     pub fn size_at_least(&self) -> u64 {
         self.attr.map_or(0, |(attr, _)| attr.size).max(self.own_end)
-    }
-
-    /// End of the file as far as writes here tell, in this epoch.
-    #[must_use]
-    pub const fn own_end(&self) -> u64 {
-        self.own_end
     }
 
     /// The next stamp for a write here: ensemble time, but after every change that was seen.
@@ -297,7 +298,7 @@ mod tests {
 
     fn known() -> FileState {
         let mut f = FileState::default();
-        f.absorb(&attr(10, 100, 100), stamp(1, 1), Instant::now());
+        f.absorb(&attr(10, 100, 100), stamp(1, 1), (Instant::now(), 0), false);
         f
     }
 
@@ -312,13 +313,13 @@ mod tests {
         f.wrote(write(1, 500, 200), None);
         assert_eq!(shown(&f), (500, 200, 200));
         // An answer made before the write passes through afterwards.
-        f.absorb(&attr(10, 100, 100), stamp(1, 1), Instant::now());
+        f.absorb(&attr(10, 100, 100), stamp(1, 1), (Instant::now(), 0), false);
         assert_eq!(shown(&f), (500, 200, 200));
         // Somebody's utimes: the times are theirs, growth and ctime stay.
-        f.absorb(&attr(10, 50, 150), stamp(1, 2), Instant::now());
+        f.absorb(&attr(10, 50, 150), stamp(1, 2), (Instant::now(), 0), false);
         assert_eq!(shown(&f), (500, 50, 200));
         // Somebody's truncate: the growth is cut.
-        f.absorb(&attr(3, 300, 300), stamp(2, 3), Instant::now());
+        f.absorb(&attr(3, 300, 300), stamp(2, 3), (Instant::now(), 0), false);
         assert_eq!(shown(&f), (3, 300, 300));
         // A late write of the old epoch changes times only.
         f.wrote(write(1, 900, 400), None);
@@ -327,11 +328,35 @@ mod tests {
     }
 
     #[test]
+    fn a_write_takes_back_a_time_that_was_set_into_the_future() {
+        let mut f = known();
+        f.absorb(&attr(10, 9000, 150), stamp(1, 2), (Instant::now(), 0), false);
+        assert_eq!(shown(&f), (10, 9000, 150));
+        f.wrote(write(1, 5, 200), None);
+        assert_eq!(shown(&f), (10, 200, 200), "before the home site knows");
+        f.absorb(&attr(10, 200, 200), stamp(1, 2), (Instant::now(), 0), false);
+        assert_eq!(shown(&f), (10, 200, 200));
+        // And set into the future once more.
+        f.absorb(&attr(10, 9000, 300), stamp(1, 3), (Instant::now(), 0), false);
+        assert_eq!(shown(&f), (10, 9000, 300));
+    }
+
+    #[test]
+    fn an_answer_given_again_makes_nothing_fresh() {
+        let mut f = known();
+        let later = Instant::now() + FRESH * 2;
+        f.absorb(&attr(10, 100, 100), stamp(1, 1), (later, 0), true);
+        assert_eq!(f.fresh(later), None);
+        f.absorb(&attr(10, 100, 100), stamp(1, 1), (later, 0), false);
+        assert!(f.fresh(later).is_some(), "asked for now, they are");
+    }
+
+    #[test]
     fn an_answer_overtaken_by_a_newer_one_is_ignored() {
         let mut f = known();
-        f.absorb(&attr(20, 200, 200), stamp(2, 2), Instant::now());
-        f.absorb(&attr(10, 100, 100), stamp(1, 1), Instant::now());
-        f.absorb(&attr(10, 100, 150), stamp(2, 2), Instant::now());
+        f.absorb(&attr(20, 200, 200), stamp(2, 2), (Instant::now(), 0), false);
+        f.absorb(&attr(10, 100, 100), stamp(1, 1), (Instant::now(), 0), false);
+        f.absorb(&attr(10, 100, 150), stamp(2, 2), (Instant::now(), 0), false);
         assert_eq!(shown(&f), (20, 200, 200));
         assert_eq!(f.epoch(), Some(Epoch(2)));
     }
@@ -397,7 +422,7 @@ mod tests {
         f.told_beyond(Epoch(1), Beyond::Told, 0);
         assert_eq!(f.beyond(0), Beyond::Durable);
         assert_eq!(f.beyond(1), Beyond::Untold);
-        f.absorb(&attr(3, 300, 300), stamp(2, 3), Instant::now());
+        f.absorb(&attr(3, 300, 300), stamp(2, 3), (Instant::now(), 0), false);
         assert_eq!(f.beyond(0), Beyond::Untold);
     }
 
@@ -413,7 +438,7 @@ mod tests {
                 } else {
                     home_size = home_size.max(end);
                     // The home site's own ctime advances too; this answer may be an old one.
-                    f.absorb(&attr(home_size, 100, 100 + time), stamp(1, 1), Instant::now());
+                    f.absorb(&attr(home_size, 100, 100 + time), stamp(1, 1), (Instant::now(), 0), false);
                 }
                 let now = shown(&f);
                 prop_assert!(now.0 >= last.0 && now.2 >= last.2, "{last:?} then {now:?}");

@@ -10,6 +10,8 @@ use file::FileState;
 use quick_cache::unsync::Cache;
 use quick_cache::{Lifecycle, UnitWeighter};
 use slice_proto::ids::FileId;
+use slice_proto::nfs3::Fattr3;
+use slice_proto::trailer::Stamp;
 use std::collections::VecDeque;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
@@ -70,6 +72,8 @@ pub struct Soft {
     due: VecDeque<(Instant, FileId)>,
     /// A record of uncommitted bytes was evicted once: files met from now on may have such bytes.
     forgotten: bool,
+    /// Counts names that were taken away by calls passing through: nobody says which file has lost a link.
+    taken: u64,
     /// Ensemble time.
     pub clock: clock::EnsembleClock,
 }
@@ -86,7 +90,31 @@ impl Soft {
     pub fn with_capacity(files: usize) -> Self {
         // The estimate only sizes the first allocation: an idle µproxy owns next to nothing.
         let cache = Cache::with(1, files as u64, UnitWeighter, BuildHasherDefault::default(), Keep);
-        Self { files: cache, due: VecDeque::new(), forgotten: false, clock: clock::EnsembleClock::default() }
+        Self {
+            files: cache,
+            due: VecDeque::new(),
+            forgotten: false,
+            taken: 0,
+            clock: clock::EnsembleClock::default(),
+        }
+    }
+
+    /// Files that are known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Whether no file is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.files.len() == 0
+    }
+
+    /// Files whose growth or times are to be pushed.
+    #[must_use]
+    pub fn due(&self) -> usize {
+        self.due.len()
     }
 
     /// A file, if it is known.
@@ -112,6 +140,33 @@ impl Soft {
         self.files.insert_with_lifecycle(file, state, &mut lost);
         self.forgotten |= lost;
         result
+    }
+
+    /// Takes in attributes that the home site has shown: see [`FileState::absorb`].
+    pub fn absorb(
+        &mut self,
+        file: FileId,
+        attr: &Fattr3,
+        stamp: Stamp,
+        now: Instant,
+        replayed: bool,
+    ) -> Option<&FileState> {
+        let taken = self.taken;
+        self.upsert(file, |state| state.absorb(attr, stamp, (now, taken), replayed));
+        self.get(file)
+    }
+
+    /// A name was taken away, perhaps a file's.
+    pub const fn name_taken(&mut self) {
+        self.taken += 1;
+    }
+
+    /// Attributes for the reply to a WRITE or COMMIT, if they are known to be true: fresh, and not of a file that may have
+    /// lost one of its links since.
+    #[must_use]
+    pub fn shown(&self, file: FileId, now: Instant) -> Option<Fattr3> {
+        let state = self.get(file)?;
+        state.fresh(now).filter(|attr| attr.nlink <= 1 || state.taken == self.taken)
     }
 
     /// Notes that a file is dirty; true if nothing was due before: somebody must attend to what is due.

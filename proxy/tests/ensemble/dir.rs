@@ -234,6 +234,24 @@ impl FakeDir {
                 LookupOk { object: &self.keys.seal(&h), attr: Some(f.attr), dir_attr: None }.encode(w);
                 end(w, &[f.stamp()], self.table());
             }
+            // Of one of several links; whose it was is not in the reply.
+            Proc3::Remove => {
+                let args = RemoveArgs::decode(&mut r).unwrap();
+                let mut entries = self.files.entries.lock().unwrap();
+                let (cookie, id) = entries
+                    .iter()
+                    .find(|(_, (n, _))| n == args.object.name)
+                    .map(|(c, (_, id))| (*c, *id))
+                    .unwrap();
+                entries.remove(&cookie);
+                self.files.change(id, |f| {
+                    f.attr.nlink -= 1;
+                    f.touch(0);
+                });
+                begin(w, 0);
+                WccData::default().encode(w);
+                end(w, &[], self.table());
+            }
             Proc3::Readdir => self.readdir(&ReaddirArgs::decode(&mut r).unwrap(), object, w),
             other => panic!("the fake has no {other:?}"),
         }

@@ -59,6 +59,12 @@ pub enum Error {
         /// What is wrong with it.
         why: Rc<str>,
     },
+    /// The ensemble that the workload started for itself has ended.
+    #[error("the ensemble has ended: {0}")]
+    Ended(Rc<str>),
+    /// A stop was asked for before there were any figures.
+    #[error("stopped before there were any figures")]
+    Stopped,
     /// The server did not answer in time.
     #[error("no answer within {0} s")]
     Timeout(u64),

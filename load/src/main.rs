@@ -1,6 +1,7 @@
 //! `slice-load`: workloads over raw NFSv3, and what they cost the servers.
 
 use clap::{Args, Parser, Subcommand};
+use slice_load::command::{self, Ended, LoadArgs, Workload};
 use slice_load::cpu::Servers;
 use slice_load::micro::{self, Op, Outcome};
 use slice_load::{Error, client, compare};
@@ -35,6 +36,9 @@ enum Command {
         #[arg(long)]
         pid: Option<i32>,
     },
+    /// The workloads of `slice load`; ensembles of their own are of the program `slice` beside this one.
+    #[command(flatten)]
+    Load(Workload),
     /// Prints a Markdown table of medians and ratios from files of results (`micro --json`, one a line).
     Compare {
         /// Files of results.
@@ -186,8 +190,21 @@ async fn wait(target: &Target, timeout: u64, pid: Option<i32>) -> Result<(), Err
     }
 }
 
-async fn run(command: Command) -> Result<(), Error> {
+/// Says whether all is well.
+async fn run(command: Command) -> Result<bool, Error> {
     match command {
+        Command::Load(workload) => {
+            let own = std::env::current_exe().map_err(Error::io("find this program"))?;
+            let ended = command::run(LoadArgs { workload }, &own.with_file_name("slice")).await?;
+            return match ended {
+                Ended::Well => Ok(true),
+                Ended::Stopped => Err(Error::Protocol("ended early: the figures are not complete")),
+                Ended::Wrong(n) => {
+                    eprintln!("slice-load: {n} replies were wrong");
+                    Ok(false)
+                }
+            };
+        }
         Command::Micro(args) => {
             let json = args.json;
             let outcome = micro::run(args.config()?).await?;
@@ -196,18 +213,17 @@ async fn run(command: Command) -> Result<(), Error> {
             } else {
                 show(&outcome);
             }
-            Ok(())
         }
-        Command::Wait { target, timeout, pid } => wait(&target, timeout, pid).await,
+        Command::Wait { target, timeout, pid } => wait(&target, timeout, pid).await?,
         Command::Compare { files, base } => {
             let mut all = Vec::new();
             for file in &files {
                 all.extend(compare::read(file)?);
             }
             print!("{}", compare::table(&all, &base));
-            Ok(())
         }
     }
+    Ok(true)
 }
 
 fn main() -> ExitCode {
@@ -220,7 +236,8 @@ fn main() -> ExitCode {
         }
     };
     match tokio::task::LocalSet::new().block_on(&runtime, run(command)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("slice-load: {error}");
             ExitCode::FAILURE

@@ -36,6 +36,9 @@ impl SpaceSource for Told {
     }
 }
 
+/// Tells what a server does.
+pub type Activity = Box<dyn Fn() -> pb::Activity>;
+
 /// Who registers.
 pub struct Agent {
     /// Its id.
@@ -54,6 +57,8 @@ pub struct Agent {
     pub hosted: Arc<dyn Hosted>,
     /// Where tables go.
     pub targets: Arc<Targets>,
+    /// What it does, for those who watch.
+    pub activity: Activity,
     /// Where FSSTAT's figures go.
     pub space: Arc<Told>,
 }
@@ -156,6 +161,7 @@ impl Agent {
                 server: self.server.0,
                 stats: Some((&self.hosted.stats()).into()),
                 table_epoch: tables.current().epoch.0,
+                activity: Some((self.activity)()),
             };
             let reply = self.client.heartbeat(beat).await?;
             if !reply.known {

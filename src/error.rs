@@ -86,6 +86,9 @@ pub enum Error {
     /// Something did not answer.
     #[error("{0}")]
     Unhealthy(String),
+    /// A workload has no figures, not all, or replies that were wrong.
+    #[error("{0}")]
+    Load(String),
 }
 
 impl Error {
@@ -111,7 +114,7 @@ impl Error {
     /// The process's exit code: 2 for what the one who started it can set right, 1 for what failed by itself.
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Ended(_) | Self::Unclean { .. } | Self::Unhealthy(_) | Self::Random(_) => 1,
+            Self::Ended(_) | Self::Unclean { .. } | Self::Unhealthy(_) | Self::Load(_) | Self::Random(_) => 1,
             _ => 2,
         }
     }

@@ -6,19 +6,22 @@
 //!       └─ table ─▶ Targets ─▶ Directory, Tables ────────────────────────────────▲
 //! ```
 
-use crate::agent::{Agent, Told};
+use crate::agent::{Activity, Agent, Told};
 use crate::error::{Error, Result};
 use crate::hosted::Hosted;
 use crate::store::{self, Made};
 use crate::targets::Targets;
+use crate::watch::{Watch, Watched};
 use futures_util::future::select_all;
 use slice_coordinator::client::Client;
 use slice_coordinator::{Coordinator, CoordinatorConfig};
+use slice_proto::control::pb;
 use slice_proto::ids::{Role, ServerId};
 use slice_proto::secret::Identity;
 use slice_proxy::Proxy;
 use slice_proxy::{Exports, ProxyConfig};
 use slice_rpc::clock::{SharedClock, SystemClock};
+use slice_rpc::metered::{Metered, Total, total};
 use slice_rpc::tables::Tables;
 use slice_rpc::{Directory, Listener, Me, Options, Service, Workers, serve};
 use std::net::SocketAddr;
@@ -39,6 +42,7 @@ pub struct Host {
     targets: Arc<Targets>,
     running: Vec<Running>,
     coordinator: Option<Coordination>,
+    watch: Watch,
 }
 
 /// A server that runs here.
@@ -86,9 +90,11 @@ impl Host {
     /// A sentence if the system has no threads to give.
     pub fn start(identity: Identity, role: Role, server: ServerId, threads: usize) -> Result<Self> {
         let me = Arc::new(Me { identity, role, server });
+        let targets = Targets::new(Directory::new(Some(Arc::clone(&me))));
         Ok(Self {
             workers: Workers::start("slice", threads)?,
-            targets: Targets::new(Directory::new(Some(Arc::clone(&me)))),
+            watch: Watch::new(targets.tables()),
+            targets,
             me,
             clock: Arc::new(SystemClock),
             running: Vec::new(),
@@ -100,6 +106,17 @@ impl Host {
     #[must_use]
     pub fn tables(&self) -> Tables {
         self.targets.tables()
+    }
+
+    /// Has metrics answered at `addr`, if one is given, and where the coordinator runs here its status page. Where that is.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub async fn watch(&self, addr: Option<SocketAddr>) -> Result<Option<SocketAddr>> {
+        match addr {
+            Some(addr) => self.watch.serve(addr).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// A client of the coordinator.
@@ -135,8 +152,9 @@ impl Host {
     ) -> Result<(SocketAddr, SocketAddr)> {
         let server = config.server;
         let gate = Arc::new(Late::default());
-        let listener =
-            self.listen(listen, Role::Coordinator, server, Arc::clone(&gate) as Arc<dyn Service>)?;
+        let metered = Metered::new(Role::Coordinator, Arc::clone(&gate) as Arc<dyn Service>);
+        let service = Arc::clone(&metered) as Arc<dyn Service>;
+        let listener = self.listen(listen, Role::Coordinator, server, Arc::clone(&service))?;
         config.address = reached_at(listener.local_addr(), advertise)?;
         let control =
             TcpListener::bind(control).await.map_err(|source| Error::Listen { addr: control, source })?;
@@ -145,7 +163,15 @@ impl Host {
         let coordinator =
             Coordinator::open(config, self.targets.sender(), directory, Arc::clone(&self.clock)).await?;
         gate.open(Arc::clone(&coordinator) as Arc<dyn Service>);
-        self.targets.add(server, Arc::clone(&coordinator) as Arc<dyn Service>);
+        self.targets.add(server, service);
+        self.watch.coordinator(Arc::clone(&coordinator));
+        self.watch.add(Watched {
+            role: Role::Coordinator,
+            server,
+            hosted: None,
+            metered: Some(metered),
+            listener: Some(listener.clone()),
+        });
         let targets = Arc::clone(&self.targets);
         tokio::task::spawn_local(async move { targets.follow().await });
         let serve = Arc::clone(&coordinator).serve_control(control);
@@ -166,6 +192,8 @@ impl Host {
         let filesystem = store::filesystem(&data);
         let hosted = store::open(role, data, &made, &self.me.identity, &self.targets, &self.clock).await?;
         let service = hosted.service().ok_or_else(|| Error::usage(format!("a {role} owns no sites")))?;
+        let metered = Metered::new(role, service);
+        let service = Arc::clone(&metered) as Arc<dyn Service>;
         let server = made.server;
         let listener = self.listen(listen, role, server, Arc::clone(&service))?;
         self.targets.add(server, service);
@@ -179,8 +207,16 @@ impl Host {
             client,
             hosted: Arc::clone(&hosted),
             targets: Arc::clone(&self.targets),
+            activity: served(Arc::clone(&metered), listener.clone()),
             space: Arc::default(),
         };
+        self.watch.add(Watched {
+            role,
+            server,
+            hosted: Some(Arc::clone(&hosted)),
+            metered: Some(metered),
+            listener: Some(listener.clone()),
+        });
         self.keep(role, hosted, Some(listener), agent);
         Ok(Started { server, address })
     }
@@ -193,6 +229,7 @@ impl Host {
         &mut self,
         id: Option<ServerId>,
         listen: SocketAddr,
+        advertise: Option<String>,
         portmap: Option<SocketAddr>,
         exports: Exports,
         client: Client,
@@ -214,16 +251,27 @@ impl Host {
             slice_proxy::Error::Rpc(e) => e.into(),
             other => Error::service(Role::Proxy)(other),
         })?;
+        let activity = forwarded(Arc::clone(&proxy));
         let hosted: Arc<dyn Hosted> = Arc::new(proxy);
+        let watched = Arc::clone(&hosted);
+        self.watch.add(Watched {
+            role: Role::Proxy,
+            server,
+            hosted: Some(watched),
+            metered: None,
+            listener: None,
+        });
         let agent = Agent {
             server,
             role: Role::Proxy,
-            address: address.to_string(),
+            // Nobody connects by it, so one that means every address does no harm.
+            address: advertise.unwrap_or_else(|| address.to_string()),
             filesystem: 0,
             fresh: true,
             client,
             hosted: Arc::clone(&hosted),
             targets: Arc::clone(&self.targets),
+            activity,
             space,
         };
         self.keep(Role::Proxy, hosted, None, agent);
@@ -301,6 +349,45 @@ impl Host {
             }
         }
         self.workers.stop();
+    }
+}
+
+/// Clients that a µproxy tells of; those with the most connections.
+const CLIENTS_TOLD: usize = 32;
+
+/// What a server does, from what it was called for.
+fn served(metered: Arc<Metered>, listener: Listener) -> Activity {
+    Box::new(move || activity(&total(metered.calls()), listener.connections()))
+}
+
+/// What a µproxy does.
+fn forwarded(proxy: Arc<Proxy>) -> Activity {
+    Box::new(move || {
+        let mut clients = proxy.clients();
+        clients.sort_by_key(|(address, connections)| (std::cmp::Reverse(*connections), *address));
+        let clients = clients.into_iter().take(CLIENTS_TOLD).map(|(address, connections)| pb::Client {
+            address: address.to_string(),
+            connections: u32::try_from(connections).unwrap_or(u32::MAX),
+        });
+        let asked = proxy.asked().into_iter().map(|(server, calls)| pb::Asked { server: server.0, calls });
+        pb::Activity {
+            clients: clients.collect(),
+            asked: asked.collect(),
+            ..activity(&proxy.total(), proxy.connections())
+        }
+    })
+}
+
+fn activity(total: &Total, connections: usize) -> pb::Activity {
+    let usage = crate::watch::process::usage();
+    pb::Activity {
+        errors: total.errors,
+        faults: total.faults,
+        latency: total.latency.buckets.to_vec(),
+        connections: connections as u64,
+        cpu_ns: usage.cpu_ns,
+        resident_bytes: usage.resident_bytes,
+        ..pb::Activity::default()
     }
 }
 

@@ -1,6 +1,7 @@
 //! A server as the program handles it, whichever it is (docs/wire.md, "Services, as the program builds them").
 
 use futures_util::future::LocalBoxFuture;
+use slice_metrics::Samples;
 use slice_proto::ids::Site;
 use slice_proto::stats::ServerStats;
 use slice_proto::table::Volume;
@@ -28,6 +29,9 @@ pub trait Hosted: Send + Sync {
 
     /// Its figures.
     fn stats(&self) -> ServerStats;
+
+    /// What the metrics endpoint shows of it besides its calls.
+    fn samples(&self, out: &mut Samples);
 
     /// Its background work, until shutdown.
     fn run(&self) -> LocalBoxFuture<'static, ()>;
@@ -60,6 +64,10 @@ macro_rules! hosted {
                 <$server>::stats(self)
             }
 
+            fn samples(&self, out: &mut Samples) {
+                <$server>::samples(self, out);
+            }
+
             fn run(&self) -> LocalBoxFuture<'static, ()> {
                 Box::pin(<$server>::run(Arc::clone(self)))
             }
@@ -90,6 +98,10 @@ impl Hosted for Arc<slice_proxy::Proxy> {
 
     fn stats(&self) -> ServerStats {
         slice_proxy::Proxy::stats(self)
+    }
+
+    fn samples(&self, out: &mut Samples) {
+        slice_proxy::Proxy::samples(self, out);
     }
 
     fn run(&self) -> LocalBoxFuture<'static, ()> {

@@ -7,7 +7,7 @@ use slice_proto::ids::EnsembleId;
 use slice_proto::secret::{Identity, SECRET_LEN};
 use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// Version of the file.
@@ -21,6 +21,13 @@ struct Content {
     version: u32,
     ensemble: String,
     secret: String,
+}
+
+/// Whether a file of this mode and owner shows the secret to more than the user `me`: anybody but its owner may read it.
+/// root's group may, if `me` is not root: so orchestrators hand secrets to processes that do not run as root.
+const fn too_open(mode: u32, owner: u32, me: u32) -> bool {
+    let others = if owner == 0 && me != 0 { 0o037 } else { 0o077 };
+    mode & others != 0
 }
 
 /// Draws the identity of a new ensemble.
@@ -60,8 +67,8 @@ pub fn read(path: &Path) -> Result<Identity> {
         }
         read => read.map_err(Error::io("read", path))?,
     };
-    let mode = std::fs::metadata(path).map_err(Error::io("read", path))?.permissions().mode();
-    if mode & 0o077 != 0 {
+    let file = std::fs::metadata(path).map_err(Error::io("read", path))?;
+    if too_open(file.mode(), file.uid(), rustix::process::geteuid().as_raw()) {
         return Err(damaged("holds the ensemble's secret, but others may read it: chmod 600 it"));
     }
     let content: Content = toml::from_str(&text).map_err(|_| damaged("is not an identity file"))?;
@@ -76,17 +83,30 @@ pub fn read(path: &Path) -> Result<Identity> {
     Ok(Identity { ensemble: EnsembleId(ensemble), secret })
 }
 
-/// Writes a new identity file; nothing is overwritten.
+/// `slice admin new-identity`: a new identity in a file of its own, or on standard output for `-`.
 ///
 /// # Errors
 /// A sentence.
-pub fn write(path: &Path, identity: &Identity) -> Result<()> {
+pub fn make(path: &Path) -> Result<()> {
+    let identity = draw()?;
+    if path == Path::new("-") { crate::up::print_out(&text(&identity)?) } else { write(path, &identity) }
+}
+
+fn text(identity: &Identity) -> Result<String> {
     let content = Content {
         version: VERSION,
         ensemble: format!("{:016x}", identity.ensemble.0),
         secret: hex(&identity.secret),
     };
-    let text = toml::to_string(&content).map_err(|e| Error::usage(e.to_string()))?;
+    toml::to_string(&content).map_err(|e| Error::usage(e.to_string()))
+}
+
+/// Writes a new identity file; nothing is overwritten.
+///
+/// # Errors
+/// A sentence.
+pub fn write(path: &Path, identity: &Identity) -> Result<()> {
+    let text = text(identity)?;
     let aside = path.with_extension("new");
     let write = || {
         let mut file = File::options().write(true).create(true).truncate(true).mode(MODE).open(&aside)?;
@@ -94,10 +114,12 @@ pub fn write(path: &Path, identity: &Identity) -> Result<()> {
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         // Fails if the file is there: two formats at once do not mix.
-        std::fs::hard_link(&aside, path)?;
-        std::fs::remove_file(&aside)
+        std::fs::hard_link(&aside, path)
     };
-    write().map_err(Error::io("write", path))
+    let written = write();
+    // No secret stays behind; if it was not even made, there is nothing to remove.
+    let _ = std::fs::remove_file(&aside);
+    written.map_err(Error::io("write", path))
 }
 
 /// Reads the identity, or makes it.
@@ -116,6 +138,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_may_read_a_secret() {
+        for (mode, owner, me, wrong) in [
+            (0o600, 7, 7, false),
+            (0o640, 7, 7, true),
+            (0o440, 0, 7, false),
+            (0o444, 0, 7, true),
+            (0o460, 0, 7, true),
+            (0o440, 0, 0, true),
+            (0o400, 0, 0, false),
+        ] {
+            assert_eq!(too_open(mode, owner, me), wrong, "{mode:o} of {owner}, read by {me}");
+        }
+    }
+
+    #[test]
     fn made_once_read_again_for_the_owner_only() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("identity");
@@ -123,6 +160,7 @@ mod tests {
         let made = read_or_make(&path).unwrap();
         assert_eq!(read_or_make(&path).unwrap(), made);
         assert!(write(&path, &made).is_err());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
         assert!(read(&path).unwrap_err().to_string().contains("chmod 600"));

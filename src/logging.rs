@@ -1,5 +1,6 @@
 //! Where log lines go: standard error, or a file of bounded size.
 
+use crate::cli::role::LogFormat;
 use crate::error::{Error, Result};
 use std::fs::File;
 use std::io::{self, Write};
@@ -15,7 +16,7 @@ const MAX_BYTES: u64 = 8 << 20;
 ///
 /// # Errors
 /// A sentence if the file cannot be written, or RUST_LOG is no filter.
-pub fn start(file: Option<&Path>) -> Result<()> {
+pub fn start(file: Option<&Path>, format: LogFormat) -> Result<()> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(text) => EnvFilter::try_new(&text).map_err(|e| {
             Error::usage(format!("RUST_LOG={text:?} is no filter ({e}): use one such as info or slice=debug"))
@@ -23,13 +24,13 @@ pub fn start(file: Option<&Path>) -> Result<()> {
         Err(_) => EnvFilter::new("warn"),
     };
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter);
+    let log = file.map(|path| Rotating::open(path).map_err(Error::io("write", path))).transpose()?;
     // An error means that a subscriber is set already, which keeps logging.
-    let _ = match file {
-        None => subscriber.with_writer(io::stderr).try_init(),
-        Some(path) => {
-            let log = Rotating::open(path).map_err(Error::io("write", path))?;
-            subscriber.with_ansi(false).with_writer(log).try_init()
-        }
+    let _ = match (log, format) {
+        (None, LogFormat::Text) => subscriber.with_writer(io::stderr).try_init(),
+        (None, LogFormat::Json) => subscriber.json().flatten_event(true).with_writer(io::stderr).try_init(),
+        (Some(log), LogFormat::Text) => subscriber.with_ansi(false).with_writer(log).try_init(),
+        (Some(log), LogFormat::Json) => subscriber.json().flatten_event(true).with_writer(log).try_init(),
     };
     Ok(())
 }

@@ -19,6 +19,7 @@ mod status;
 mod store;
 mod targets;
 mod up;
+mod watch;
 
 use clap::Parser;
 use cli::admin::AdminCommand;
@@ -62,8 +63,10 @@ fn run(command: Command) -> Result<()> {
         Command::Status(args) => on_main_thread(status::run(args)),
         Command::Admin(args) => match args.command {
             AdminCommand::Check(args) => on_main_thread(checking::run(args)),
+            AdminCommand::NewIdentity(args) => identity::make(&args.file),
         },
         Command::Health(args) => on_main_thread(health::run(args)),
+        Command::Load(args) => on_main_thread(cli::load::run(*args)),
     }
 }
 

@@ -1,11 +1,12 @@
 //! From a routing table's addresses to where calls go: a socket, or the server itself if it is in this process.
 
+use futures_util::future::join_all;
 use parking_lot::Mutex;
-use slice_proto::ids::{Role, ServerId};
-use slice_proto::table::RoutingTable;
+use slice_proto::ids::ServerId;
+use slice_proto::table::{RoutingTable, ServerEntry};
 use slice_rpc::tables::{Tables, TablesSender, tables};
-use slice_rpc::{Directory, Service, Target};
-use std::collections::HashMap;
+use slice_rpc::{Directory, Service, Target, names};
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -16,6 +17,8 @@ pub struct Targets {
     tables: Tables,
     /// Servers in this process.
     here: Mutex<HashMap<ServerId, Arc<dyn Service>>>,
+    /// Servers whose names did not resolve at the last look-up.
+    unknown: Mutex<HashSet<ServerId>>,
 }
 
 impl Targets {
@@ -23,7 +26,7 @@ impl Targets {
     #[must_use]
     pub fn new(directory: Directory) -> Arc<Self> {
         let (sender, tables) = tables();
-        Arc::new(Self { directory, sender, tables, here: Mutex::default() })
+        Arc::new(Self { directory, sender, tables, here: Mutex::default(), unknown: Mutex::default() })
     }
 
     /// The directory.
@@ -82,31 +85,33 @@ impl Targets {
 
     /// Makes the directory say what the table says.
     async fn reach(&self, table: &RoutingTable) {
-        let mut targets = Vec::with_capacity(table.servers.len());
-        for (id, entry) in &table.servers {
+        // Side by side: one name server that does not answer must not add up over all servers.
+        let targets = join_all(table.servers.iter().map(async |(id, entry)| {
             let here = self.here.lock().get(id).map(|s| Target::InProcess(Arc::clone(s)));
             let target = match here {
                 Some(here) => Some(here),
-                None => resolve(&entry.address, entry.role).await.map(Target::Socket),
+                None => self.resolve(*id, entry).await.map(Target::Socket),
             };
             // A name that does not resolve now may have resolved before.
-            if let Some(target) = target.or_else(|| self.directory.target(*id)) {
-                targets.push((*id, target));
-            }
-        }
+            target.or_else(|| self.directory.target(*id)).map(|target| (*id, target))
+        }));
+        let targets: Vec<_> = targets.await.into_iter().flatten().collect();
         self.directory.replace(targets);
     }
-}
 
-async fn resolve(address: &str, role: Role) -> Option<SocketAddr> {
-    if let Ok(addr) = address.parse() {
-        return Some(addr);
-    }
-    match tokio::net::lookup_host(address).await {
-        Ok(mut addrs) => addrs.next(),
-        Err(error) => {
-            tracing::warn!(address, %role, %error, "the name of a server does not resolve");
-            None
+    async fn resolve(&self, id: ServerId, entry: &ServerEntry) -> Option<SocketAddr> {
+        match names::look_up(&entry.address).await {
+            Ok(addr) => {
+                self.unknown.lock().remove(&id);
+                Some(addr)
+            }
+            Err(error) => {
+                // Once, not at every look-up: a container that is down has no name.
+                if self.unknown.lock().insert(id) {
+                    tracing::warn!(server = %id, role = %entry.role, %error, "the name of a server does not resolve");
+                }
+                None
+            }
         }
     }
 }

@@ -18,6 +18,17 @@ pub enum AdminCommand {
     /// Checks that all servers tell the same story: names, attributes, link counts, sizes, bytes. Exit code 0 if they
     /// do, 1 if not, 2 if it could not be found out
     Check(CheckArgs),
+    /// Makes the file with the id and the secret of an ensemble that is to come, for those who hand secrets out
+    /// themselves; `slice coordinator --format --identity FILE` then uses it
+    NewIdentity(NewIdentityArgs),
+}
+
+/// Arguments of `slice admin new-identity`.
+#[derive(Debug, Clone, Args)]
+pub struct NewIdentityArgs {
+    /// The file, which must not be there yet; - for standard output
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
 }
 
 /// Arguments of `slice admin check`.

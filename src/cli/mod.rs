@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod config_file;
 pub mod exports;
+pub mod load;
 pub mod role;
 pub mod up;
 pub mod values;
@@ -39,4 +40,6 @@ pub enum Command {
     Admin(admin::AdminArgs),
     /// Asks whether a server answers; exit code 0 if it does
     Health(crate::health::HealthArgs),
+    /// Loads an NFSv3 server, this or another, and reports how it fares
+    Load(Box<slice_load::command::LoadArgs>),
 }

@@ -16,6 +16,28 @@ pub const CONTROL_LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 2051);
 /// Where the other servers listen by default: a port of the system's choice, which the coordinator tells the others.
 pub const ANY_LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 
+/// How log lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// An object a line, for programs.
+    Json,
+}
+
+impl LogFormat {
+    /// As the flag takes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
 /// How any role runs.
 #[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
@@ -29,6 +51,14 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<PathBuf>,
+    /// How log lines look: text or json [default: text]
+    #[arg(long, value_name = "FORMAT", env = "SLICE_LOG_FORMAT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_format: Option<LogFormat>,
+    /// Where metrics answer (GET /metrics, for Prometheus), and at the coordinator the status page (GET /)
+    #[arg(long, value_name = "ADDR:PORT", value_parser = values::listen)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<SocketAddr>,
     /// TOML file with a section named as the command; its entries are named as the flags, and flags win
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,6 +100,10 @@ pub struct ProxyArgs {
     #[arg(long, value_name = "ADDR:PORT", value_parser = values::listen)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<SocketAddr>,
+    /// Address at which clients reach it, for `slice status`, if that is not --listen
+    #[arg(long, value_name = "HOST:PORT", value_parser = values::host_port)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<String>,
     /// Where portmap answers besides, over TCP and UDP; 0.0.0.0:111 lets clients mount without giving a port
     #[arg(long, value_name = "ADDR:PORT", value_parser = values::listen)]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -51,6 +51,7 @@ pub async fn run(args: CoordinatorArgs) -> Result<()> {
         }
     };
     let mut host = Host::start(identity.clone(), Role::Coordinator, config.server, args.run.threads())?;
+    host.watch(args.run.metrics).await?;
     let listen = args.listen.unwrap_or_else(|| SocketAddr::from(ANY_LISTEN));
     let control = args.control.unwrap_or_else(|| SocketAddr::from(CONTROL_LISTEN));
     host.coordinator(config, listen, control, args.advertise).await?;

@@ -30,7 +30,7 @@ pub fn begin(run: &RunArgs) -> Result<()> {
     if let Some(parent) = run.parent {
         crate::signals::die_with(parent)?;
     }
-    crate::logging::start(run.log.as_deref())
+    crate::logging::start(run.log.as_deref(), run.log_format.unwrap_or_default())
 }
 
 /// Waits for `work`; `None` if a stop is asked for before it is done.

@@ -44,9 +44,10 @@ pub async fn run(args: ProxyArgs) -> Result<()> {
         None => ServerId(crate::identity::random_id()?),
     };
     let mut host = Host::start(identity, Role::Proxy, id, args.run.threads())?;
+    host.watch(args.run.metrics).await?;
     let client = host.client(&coordinator)?;
     let listen = args.listen.unwrap_or_else(|| SocketAddr::from(PROXY_LISTEN));
-    let at = host.proxy(Some(id), listen, args.portmap, exports, client.clone())?.address;
+    let at = host.proxy(Some(id), listen, args.advertise, args.portmap, exports, client.clone())?.address;
     // Whoever started us by hand wants to know when and how it can be mounted.
     let mut tables = host.tables();
     let mountable = async {

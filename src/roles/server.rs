@@ -26,6 +26,7 @@ pub async fn run(role: Role, args: ServerArgs) -> Result<()> {
     let find = store::find_or_make(role, &data, engine, &identity, &client);
     let Some(made) = unless_stopped(&mut stop, find).await? else { return Ok(()) };
     let mut host = Host::start(identity, role, made.server, args.run.threads())?;
+    host.watch(args.run.metrics).await?;
     let listen = args.listen.unwrap_or_else(|| SocketAddr::from(ANY_LISTEN));
     let settings = ServerSettings { role, data, listen, advertise: args.advertise };
     host.server(settings, made, client).await?;

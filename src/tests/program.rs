@@ -8,6 +8,8 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::Duration;
 
 /// Between looks at what another process does.
@@ -35,9 +37,13 @@ fn run(arguments: &[&str]) -> Output {
     panic!("{arguments:?} did not end: {}", String::from_utf8_lossy(&said.stderr));
 }
 
-/// A port that is free now.
+/// A port that is free now, below those that systems give to outgoing connections and those that `slice up` draws, and that
+/// no other test of this process was given: two that draw at random meet sooner than one thinks.
 fn port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: LazyLock<AtomicU16> =
+        LazyLock::new(|| AtomicU16::new(10_000 + u16::try_from(getrandom::u32().unwrap() % 9000).unwrap()));
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    std::iter::repeat_with(|| NEXT.fetch_add(1, Ordering::Relaxed)).find(free).unwrap()
 }
 
 fn text(path: &Path) -> &str {
@@ -229,6 +235,43 @@ fn a_second_start_finds_everything_and_a_second_at_once_is_refused() {
     second.stop();
 }
 
+/// Servers' ports are drawn seconds before the servers listen: no two ensembles may draw the same.
+#[test]
+fn two_dozen_ensembles_start_at_once() {
+    let dirs: Vec<_> = (0..24).map(|_| tempfile::tempdir().unwrap()).collect();
+    std::thread::scope(|scope| {
+        let start = |(i, dir): (usize, &tempfile::TempDir)| {
+            let dir = dir.path().to_owned();
+            scope.spawn(move || Running::up(&dir, port(), if i % 8 == 0 { &["--separate"] } else { &[] }))
+        };
+        let starting: Vec<_> = dirs.iter().enumerate().map(start).collect();
+        let running: Vec<_> = starting.into_iter().map(|thread| thread.join().unwrap()).collect();
+        let servers = dirs.iter().flat_map(|dir| ensemble(dir.path())["servers"].as_array().unwrap().clone());
+        let mut addresses: Vec<_> =
+            servers.flat_map(|server| server["addresses"].as_array().unwrap().clone()).collect();
+        // µproxy, coordinator with its control plane, four servers.
+        assert_eq!(addresses.len(), 24 * 7);
+        addresses.sort_by_key(Value::to_string);
+        addresses.dedup();
+        assert_eq!(addresses.len(), 24 * 7);
+        running.into_iter().for_each(Running::stop);
+    });
+}
+
+/// For those who hand secrets out themselves.
+#[test]
+fn a_new_identity_is_for_its_owner_and_replaces_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("identity");
+    assert!(run(&["admin", "new-identity", text(&file)]).status.success());
+    let made = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(run(&["admin", "new-identity", text(&file)]).status.code(), Some(2));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), made);
+    let printed = run(&["admin", "new-identity", "-"]);
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    assert!(printed.contains("secret = ") && printed.len() == made.len() && printed != made, "{printed}");
+}
+
 /// I4: a store that is gone is never replaced by an empty one.
 #[test]
 fn a_lost_store_is_told() {
@@ -282,6 +325,46 @@ fn children_are_started_again_and_die_with_their_parent() {
     let pid = process(dir, "dirserver");
     again.stop();
     assert!(!alive(pid));
+}
+
+/// True as soon as this goes, by a panic too: who waits for it must not wait for ever.
+struct SetAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// From the mount command to the stop `ensemble.json` is there and whole, whatever children die meanwhile.
+#[test]
+fn ensemble_json_is_never_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let up = Running::up(dir, port(), &["--separate"]);
+    let killed = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut looks = 0_u64;
+            while !killed.load(Ordering::Relaxed) {
+                assert_eq!(ensemble(dir)["servers"].as_array().unwrap().len(), 6);
+                looks += 1;
+            }
+            looks
+        });
+        let done = SetAtEnd(&killed);
+        for role in ["dirserver", "blockstore", "proxy", "smallfile", "coordinator", "dirserver"] {
+            let old = process(dir, role);
+            signal(old, Signal::KILL);
+            wait_until("it is started again", || process(dir, role) != old || reader.is_finished());
+        }
+        drop(done);
+        assert!(reader.join().unwrap() > 0);
+    });
+    // A child that dies during the stop does not bring it back.
+    signal(process(dir, "dirserver"), Signal::KILL);
+    up.stop();
+    assert!(!dir.join("ensemble.json").exists());
 }
 
 /// What several machines do: a coordinator, then servers that find it, in any order.

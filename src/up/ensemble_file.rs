@@ -1,5 +1,6 @@
-//! `DIR/ensemble.json`: what runs now. It appears when the mount works, follows every restart of a child, and goes at a
-//! clean stop. `slice status`, `slice admin` and tests find servers by it.
+//! `DIR/ensemble.json`: what runs now. It appears when the mount works and every server has come (just before the mount
+//! command is printed), follows every restart of a child, always whole, and goes at a clean stop. `slice status`,
+//! `slice admin` and tests find servers by it.
 
 use super::layout::replace_file;
 use crate::error::{Error, Result};
@@ -34,6 +35,9 @@ pub struct ServerLine {
     pub pid: u32,
     /// Where it listens; the coordinator's control plane comes second.
     pub addresses: Vec<SocketAddr>,
+    /// Where its metrics answer, with `--metrics`; the coordinator's status page, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<SocketAddr>,
 }
 
 impl EnsembleFile {
@@ -56,6 +60,7 @@ impl EnsembleFile {
             id: format!("{id:016x}"),
             pid,
             addresses,
+            metrics: None,
         });
     }
 

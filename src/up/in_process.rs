@@ -55,7 +55,8 @@ pub async fn run(mut deployment: Deployment) -> Result<()> {
 async fn start(deployment: &mut Deployment, host: &mut Host) -> Result<(EnsembleFile, SocketAddr)> {
     let pid = std::process::id();
     let id = deployment.coordinator_id()?;
-    let (at, control) = (deployment.layout.address("coordinator")?, deployment.layout.address("control")?);
+    let (at, control) = (deployment.address("coordinator")?, deployment.address("control")?);
+    let metrics = host.watch(deployment.args.run.metrics).await?;
     let config = deployment.coordinator_config(id);
     let (at, control) = host.coordinator(config, at, control, None).await?;
     let mut file = EnsembleFile::new(deployment.identity.ensemble, control);
@@ -64,14 +65,14 @@ async fn start(deployment: &mut Deployment, host: &mut Host) -> Result<(Ensemble
         let name = layout::name(role, index);
         let (data, engine) = (deployment.dir.join(&name), deployment.layout.store.0);
         let made = find_or_make(role, &data, Some(engine), &deployment.identity, &client).await?;
-        let listen = deployment.layout.address(&name)?;
+        let listen = deployment.address(&name)?;
         let settings = ServerSettings { role, data, listen, advertise: None };
         let started = host.server(settings, made, client.clone()).await?;
         file.add(role, started.server.0, pid, vec![started.address]);
     }
     deployment.layout.save(&deployment.dir)?;
     let exports = deployment.args.exports.exports()?;
-    let proxy = host.proxy(None, deployment.listen, deployment.args.portmap, exports, client)?;
+    let proxy = host.proxy(None, deployment.listen, None, deployment.args.portmap, exports, client)?;
     file.servers.insert(
         0,
         super::ensemble_file::ServerLine {
@@ -79,8 +80,10 @@ async fn start(deployment: &mut Deployment, host: &mut Host) -> Result<(Ensemble
             id: proxy.server.to_string(),
             pid,
             addresses: vec![proxy.address],
+            metrics: None,
         },
     );
     file.add(Role::Coordinator, id.0, pid, vec![at, control]);
+    file.servers.iter_mut().for_each(|server| server.metrics = metrics);
     Ok((file, proxy.address))
 }

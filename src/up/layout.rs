@@ -2,15 +2,14 @@
 //!
 //! `ensemble.json` tells others what runs now; this tells ourselves what there is.
 
+use super::ports::Ports;
 use crate::cli::up::{FormatArgs, UpArgs, VolumeEntry};
 use crate::cli::values::{Engine, Policy};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use slice_proto::ids::Role;
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 /// Version of the file.
@@ -19,10 +18,6 @@ const VERSION: u32 = 1;
 const DIRSERVERS: usize = 1;
 const SMALLFILES: usize = 1;
 const BLOCKSTORES: usize = 2;
-/// Ports are drawn from here: below what systems give to outgoing connections, so that a restart finds them free.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
-/// Draws before we give up: by then nothing listens on a single loopback port any more.
-const MAX_DRAWS: usize = 1000;
 
 /// What there is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +38,7 @@ pub struct Layout {
     /// Volumes of the configuration file.
     pub volumes: Vec<VolumeEntry>,
     /// Loopback ports: `dirserver-0`, …, `coordinator`, `control`.
-    pub ports: BTreeMap<String, u16>,
+    pub ports: Ports,
 }
 
 impl Layout {
@@ -60,7 +55,7 @@ impl Layout {
             blockstores: blockstores.unwrap_or(BLOCKSTORES),
             policy: policy.unwrap_or_default(),
             volumes: volume,
-            ports: BTreeMap::new(),
+            ports: Ports::default(),
         }
     }
 
@@ -145,33 +140,6 @@ impl Layout {
             .chain(of(Role::Block, self.blockstores))
             .collect()
     }
-
-    /// The loopback address of a server: the port it had, if that is free, else another.
-    ///
-    /// # Errors
-    /// A sentence if no port is free.
-    pub fn address(&mut self, name: &str) -> Result<SocketAddr> {
-        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        if let Some(port) = self.ports.get(name)
-            && is_free(at(*port))
-        {
-            return Ok(at(*port));
-        }
-        for _ in 0..MAX_DRAWS {
-            // The remainder is below the number of ports.
-            let port = PORTS.start + (getrandom::u32()? % u32::from(PORTS.end - PORTS.start)) as u16;
-            if !self.ports.values().any(|p| *p == port) && is_free(at(port)) {
-                self.ports.insert(name.to_owned(), port);
-                return Ok(at(port));
-            }
-        }
-        Err(Error::usage("no loopback port between 20000 and 31999 is free: stop what listens there"))
-    }
-}
-
-/// Whether nobody listens there.
-fn is_free(addr: SocketAddr) -> bool {
-    TcpListener::bind(addr).is_ok()
 }
 
 /// The name of a server: of its directory, its port, its log.
@@ -209,16 +177,11 @@ mod tests {
         let args = UpArgs::default();
         assert_eq!(Layout::find(dir.path(), &args).unwrap(), None);
         let mut layout = Layout::new(&args);
-        let first = layout.address("dirserver-0").unwrap();
+        layout.ports.address("dirserver-0", &[]).unwrap();
         layout.save(dir.path()).unwrap();
-        let mut found = Layout::find(dir.path(), &args).unwrap().unwrap();
+        let found = Layout::find(dir.path(), &args).unwrap().unwrap();
         assert_eq!(found, layout);
-        assert_eq!(found.address("dirserver-0").unwrap(), first);
         assert_eq!(found.servers().len(), 4);
-
-        let taken = TcpListener::bind(first).unwrap();
-        assert_ne!(found.address("dirserver-0").unwrap(), first);
-        drop(taken);
 
         let plan = FormatArgs { dirservers: Some(2), ..FormatArgs::default() };
         let more = UpArgs { plan, ..UpArgs::default() };

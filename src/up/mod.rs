@@ -3,7 +3,7 @@
 //! ```text
 //!  DIR/up.lock        one `slice up` at a time
 //!  DIR/identity       the ensemble's id and secret (0600)
-//!  DIR/layout.json    what was decided at format; ports          layout
+//!  DIR/layout.json    what was decided at format; ports          layout, ports
 //!  DIR/ensemble.json  what runs now, while it runs               ensemble_file
 //!  DIR/proxy.toml     export rules, for µproxies
 //!  DIR/coordinator/   DIR/dirserver-0/ …                          a store each
@@ -13,6 +13,7 @@
 pub mod ensemble_file;
 mod in_process;
 pub mod layout;
+mod ports;
 pub mod ready;
 mod separate;
 
@@ -138,6 +139,21 @@ impl Deployment {
     fn coordinator_id(&self) -> Result<ServerId> {
         let data = self.dir.join(layout::name(Role::Coordinator, 0));
         Ok(slice_store::read_stamp(&data)?.0.server)
+    }
+
+    /// The loopback address of a server.
+    fn address(&mut self, name: &str) -> Result<SocketAddr> {
+        let not = self.taken();
+        self.layout.ports.address(name, &not)
+    }
+
+    /// Ports that the flags give away.
+    fn taken(&self) -> Vec<u16> {
+        [Some(self.listen), self.args.portmap, self.args.run.metrics]
+            .into_iter()
+            .flatten()
+            .map(|at| at.port())
+            .collect()
     }
 
     /// Path of the volume that the mount command names: the first.

@@ -76,7 +76,7 @@ enum Stage {
 /// A sentence.
 pub async fn run(mut deployment: Deployment) -> Result<()> {
     let mut stop = signals::stop()?;
-    let control = deployment.layout.address("control")?;
+    let control = deployment.address("control")?;
     let specs = specs(&deployment.layout);
     let nursery = Rc::new(Nursery {
         program: std::env::current_exe().map_err(Error::io("find", "this program"))?,
@@ -119,6 +119,8 @@ pub async fn run(mut deployment: Deployment) -> Result<()> {
         Ok(false) => Ok(()),
         Err(error) => Err(error),
     };
+    // A child that dies before it is told to stop must not bring the file back.
+    nursery.up.send_replace(false);
     let removed = EnsembleFile::remove(&nursery.deployment.dir);
     nursery.stop(children).await;
     ended.and(removed)
@@ -145,8 +147,9 @@ impl Nursery {
         let mut stage = self.stage.subscribe();
         loop {
             let born = Instant::now();
-            let (mut child, addresses) = self.spawn(spec).await?;
-            self.note(spec, child.id().unwrap_or(0), addresses)?;
+            let metrics = self.metrics(spec)?;
+            let (mut child, addresses) = self.spawn(spec, metrics).await?;
+            self.note(spec, child.id().unwrap_or(0), addresses, metrics)?;
             let status = tokio::select! {
                 status = child.wait() => status.map_err(Error::io("wait for", &spec.name))?,
                 _ = stage.wait_for(|s| *s >= stops_at(spec.role)) => return end(child, &spec.name).await,
@@ -172,8 +175,8 @@ impl Nursery {
     }
 
     /// Starts a child. Where it will listen.
-    async fn spawn(&self, spec: &Spec) -> Result<(Child, Vec<SocketAddr>)> {
-        let (arguments, addresses) = self.arguments(spec)?;
+    async fn spawn(&self, spec: &Spec, metrics: Option<SocketAddr>) -> Result<(Child, Vec<SocketAddr>)> {
+        let (arguments, addresses) = self.arguments(spec, metrics)?;
         let mut command = Command::new(&self.program);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
         // Of its own, so that ^C reaches only us, and we stop the children in order.
@@ -186,15 +189,25 @@ impl Nursery {
         self.deployment.dir.join("log").join(format!("{}.log", spec.name))
     }
 
-    fn arguments(&self, spec: &Spec) -> Result<(Vec<OsString>, Vec<SocketAddr>)> {
+    fn arguments(
+        &self,
+        spec: &Spec,
+        metrics: Option<SocketAddr>,
+    ) -> Result<(Vec<OsString>, Vec<SocketAddr>)> {
         let Deployment { dir, args, listen, .. } = &self.deployment;
         let mut line: Vec<OsString> = vec![spec.role.name().into()];
         let mut flag = |name: &str, value: OsString| line.extend([name.into(), value]);
         flag("--identity", dir.join("identity").into());
         flag("--log", self.log(spec).into());
         flag("--parent", std::process::id().to_string().into());
+        if let Some(format) = args.run.log_format {
+            flag("--log-format", format.name().into());
+        }
         if let Some(threads) = args.run.threads {
             flag("--threads", threads.to_string().into());
+        }
+        if let Some(at) = metrics {
+            flag("--metrics", at.to_string().into());
         }
         if spec.role != Role::Coordinator {
             flag("--coordinator", self.control.to_string().into());
@@ -226,22 +239,50 @@ impl Nursery {
     fn address(&self, spec: &Spec) -> Result<SocketAddr> {
         let mut layout = self.layout.lock();
         let before = layout.ports.clone();
-        let at = layout.address(&spec.name)?;
+        let at = layout.ports.address(&spec.name, &self.deployment.taken())?;
         if layout.ports != before {
             layout.save(&self.deployment.dir)?;
         }
         Ok(at)
     }
 
+    /// Where a child's metrics are to answer: the coordinator's, with the status page, where `--metrics` says, the others' at ports
+    /// of their own.
+    fn metrics(&self, spec: &Spec) -> Result<Option<SocketAddr>> {
+        let Some(at) = self.deployment.args.run.metrics else { return Ok(None) };
+        if spec.role == Role::Coordinator {
+            return Ok(Some(at));
+        }
+        let mut layout = self.layout.lock();
+        let before = layout.ports.clone();
+        let own = layout.ports.address(&format!("{}-metrics", spec.name), &self.deployment.taken())?;
+        if layout.ports != before {
+            layout.save(&self.deployment.dir)?;
+        }
+        Ok(Some(SocketAddr::new(at.ip(), own.port())))
+    }
+
     /// Notes a child that was started.
-    fn note(&self, spec: &Spec, pid: u32, addresses: Vec<SocketAddr>) -> Result<()> {
+    fn note(
+        &self,
+        spec: &Spec,
+        pid: u32,
+        addresses: Vec<SocketAddr>,
+        metrics: Option<SocketAddr>,
+    ) -> Result<()> {
         let data = self.deployment.dir.join(&spec.name);
         let id = match spec.role {
             Role::Proxy => self.proxy_id,
             // A store that the child is making now shows in the next note.
             _ => slice_store::read_stamp(&data).map_or(0, |(stamp, _)| stamp.server.0),
         };
-        let line = ServerLine { role: spec.role.name().to_owned(), id: format!("{id:016x}"), pid, addresses };
+        let line = ServerLine {
+            role: spec.role.name().to_owned(),
+            id: format!("{id:016x}"),
+            pid,
+            addresses,
+            metrics,
+        };
         self.lines.lock().insert((spec.role, spec.index), line);
         if *self.up.borrow() { self.file().publish(&self.deployment.dir) } else { Ok(()) }
     }

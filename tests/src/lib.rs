@@ -15,6 +15,7 @@ pub mod model;
 pub mod paths;
 pub mod process;
 pub mod stock;
+pub mod watching;
 pub mod wire;
 
 pub use error::Error;

@@ -4,10 +4,13 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::ops::Range;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -177,15 +180,23 @@ const PORTS: Range<u16> = 10_000..20_000;
 /// Draws before giving up: by then nearly every port is taken.
 const DRAWS_MAX: usize = 1000;
 
-/// A TCP port of the loopback that nobody listens on now.
+/// A TCP port of the loopback that nobody listens on, and that no other test draws while this program runs: seconds may pass
+/// before the server listens that is started on it. A name in the abstract namespace of Unix sockets is the sign; the
+/// system gives it to one only, and takes it back when the program ends.
 pub fn free_port() -> Result<u16, Error> {
+    static DRAWN: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
     let say = || "drawing a free port".to_owned();
+    let take = |port: u16| {
+        let name = SocketAddr::from_abstract_name(format!("slice-test-port-{port}"))?;
+        let sign = UnixListener::bind_addr(&name)?;
+        TcpListener::bind(("127.0.0.1", port))?;
+        DRAWN.lock().unwrap_or_else(PoisonError::into_inner).push(sign);
+        Ok(port)
+    };
     for _ in 1..DRAWS_MAX {
-        let port = rand::random_range(PORTS);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        if let Ok(port) = take(rand::random_range(PORTS)) {
             return Ok(port);
         }
     }
-    let port = rand::random_range(PORTS);
-    TcpListener::bind(("127.0.0.1", port)).map(|_| port).doing(say)
+    take(rand::random_range(PORTS)).doing(say)
 }

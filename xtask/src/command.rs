@@ -28,6 +28,14 @@ pub fn cargo<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command
     command
 }
 
+/// As [`cargo`], but only with what others leave of the processors.
+pub fn cargo_aside<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
+    let cargo = cargo(arguments);
+    let mut command = Command::new("nice");
+    command.args(["-n", "19"]).arg(cargo.get_program()).args(cargo.get_args()).current_dir(workspace());
+    command
+}
+
 /// Runs it with its output on ours: true if its status is 0.
 pub fn run(command: &mut Command) -> Result<bool, Error> {
     say(command);
@@ -111,13 +119,15 @@ pub fn ask(command: &mut Command) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn say(command: &Command) {
+/// Shows what is about to run.
+pub fn say(command: &Command) {
     let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy()).collect();
     let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy();
     eprintln!("\n$ {program} {}", words.join(" "));
 }
 
-fn start_error(command: &Command, source: std::io::Error) -> Error {
+/// A program could not be started.
+pub fn start_error(command: &Command, source: std::io::Error) -> Error {
     Error::Start { program: command.get_program().to_string_lossy().into_owned(), source }
 }
 

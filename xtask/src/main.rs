@@ -6,6 +6,7 @@ mod command;
 mod error;
 mod libtest;
 mod packages;
+mod programs;
 mod source;
 mod stock;
 mod summary;

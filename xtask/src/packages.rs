@@ -4,6 +4,7 @@ use std::process::Command;
 
 use crate::command::{ask, run};
 use crate::error::Error;
+use crate::stock::{DEPLOY, WATCH};
 
 /// A package and the suites that cannot run without it.
 #[derive(Debug)]
@@ -26,9 +27,10 @@ const TREE: &[&str] = &["stock_tree"];
 /// What `test --reference` needs besides.
 pub const REFERENCE: &str = "nfs-ganesha";
 const GANESHA: &[&str] = &[REFERENCE];
+const WATCHING: &[&str] = &[WATCH];
 
 /// Everything that is installed for tests.
-pub const PACKAGES: [Package; 18] = [
+pub const PACKAGES: [Package; 22] = [
     package("qemu-system-x86", ALL, "runs the guest"),
     package(
         "linux-image-cloud-amd64",
@@ -48,6 +50,10 @@ pub const PACKAGES: [Package; 18] = [
     package("tar", TREE, "unpacks in the guest"),
     package("xz-utils", TREE, "unpacks in the guest"),
     package("diffutils", TREE, "compares in the guest"),
+    package("prometheus", WATCHING, "scrapes metrics; promtool checks them, and the rules"),
+    package("curl", WATCHING, "asks Prometheus"),
+    package("chromium", WATCHING, "shows the status page"),
+    package("fonts-dejavu-core", WATCHING, "letters for the status page"),
     package("nfs-ganesha", GANESHA, "the reference server"),
     package("nfs-ganesha-vfs", GANESHA, "serves a local directory"),
     package("rpcbind", GANESHA, "the reference server does not start without it"),
@@ -56,7 +62,8 @@ pub const PACKAGES: [Package; 18] = [
 impl Package {
     /// True if this suite needs it.
     pub fn is_for(&self, suite: &str) -> bool {
-        self.needed_by.iter().any(|name| *name == suite || (*name == "*" && suite.starts_with("stock_")))
+        let guest = suite.starts_with("stock_") || suite == DEPLOY;
+        self.needed_by.iter().any(|name| *name == suite || (*name == "*" && guest))
     }
 }
 

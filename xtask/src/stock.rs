@@ -3,10 +3,11 @@
 use std::process::Command;
 use std::time::Duration;
 
-use crate::command::{cargo, run_lines};
+use crate::command::{ask, run_lines};
 use crate::error::Error;
 use crate::libtest::{self, Ending};
 use crate::packages::{self, Package};
+use crate::programs::Programs;
 use crate::summary::Row;
 use crate::test::Length;
 use crate::tools::Tool;
@@ -34,8 +35,20 @@ const ONE: &[&str] = &["hash_separate"];
 const LIMIT: Duration = Duration::from_secs(45 * 60);
 
 /// All suites, short ones first.
-pub const SUITES: [Suite; 7] = [
+pub const SUITES: [Suite; 9] = [
     Suite { name: "model", tests: &MODEL, quick: ONE, normal: MODELS },
+    Suite {
+        name: WATCH,
+        tests: &["prometheus_scrapes_it", "the_page_shows_the_ensemble"],
+        quick: &[],
+        normal: &[],
+    },
+    Suite {
+        name: DEPLOY,
+        tests: &["files", "several_hosts", "compose_cluster"],
+        quick: &["files"],
+        normal: &[],
+    },
     Suite { name: "stock_pjdfstest", tests: &STOCK, quick: EACH_POLICY, normal: &[] },
     Suite { name: "stock_two_mounts", tests: &STOCK, quick: ONE, normal: &[] },
     Suite { name: "stock_nconnect", tests: &STOCK, quick: ONE, normal: EACH_POLICY },
@@ -45,7 +58,13 @@ pub const SUITES: [Suite; 7] = [
 ];
 
 /// What the tests of these suites are marked with: a plain `cargo test` shows it, and they are counted here instead.
-pub const IGNORED_AS: [&str; 2] = ["stock client:", "whole ensembles:"];
+pub const IGNORED_AS: [&str; 4] = ["stock client:", "whole ensembles:", "docker:", "watch:"];
+
+/// The suite that looks at an ensemble with Prometheus and with a browser.
+pub const WATCH: &str = "watch";
+
+/// The suite that starts containers, with a stock client on them.
+pub const DEPLOY: &str = "deploy";
 
 /// Each policy, in one process and in several.
 const STOCK: [&str; 6] = [
@@ -57,11 +76,17 @@ const STOCK: [&str; 6] = [
     "hash_separate",
 ];
 
-/// Every policy, both layouts. With servers killed (`…_killed`) a directory server does not always settle again (README, "Known
-/// faults"): `--full`, and their names, run those.
-const MODELS: &[&str] = &["partition_one_process", "hash_one_process", "mkdir_separate", "hash_separate"];
+/// Every policy, both layouts, and servers killed under way where operations touch several sites.
+const MODELS: &[&str] = &[
+    "partition_one_process",
+    "hash_one_process",
+    "mkdir_separate",
+    "hash_separate",
+    "mkdir_killed",
+    "hash_killed",
+];
 
-/// The same, and servers killed under way.
+/// Every policy: both layouts, and servers killed under way.
 const MODEL: [&str; 9] = [
     "partition_one_process",
     "mkdir_one_process",
@@ -96,8 +121,17 @@ impl Suite {
     }
 
     /// Runs the chosen tests; every one of them ends up in the row.
-    pub fn run(&self, chosen: &[&str], row: &mut Row, setup: impl Fn(&mut Command)) -> Result<(), Error> {
-        let mut command = cargo(["test", "--quiet", "--package", "slice-tests", "--test", self.name, "--"]);
+    pub fn run(
+        &self,
+        programs: &Programs,
+        chosen: &[&str],
+        row: &mut Row,
+        setup: impl Fn(&mut Command),
+    ) -> Result<(), Error> {
+        let Some(mut command) = programs.command(self.name) else {
+            chosen.iter().for_each(|test| row.add(test, Ending::Failed));
+            return Ok(());
+        };
         // Two guests would share two cores with two servers: not faster, and near every limit.
         command.args(["--ignored", "--exact", "--test-threads=1", "--format=pretty"]).args(chosen);
         setup(&mut command);
@@ -131,6 +165,9 @@ pub fn obstacle(
     }
     for tool in tools.iter().filter(|tool| tool.suite == suite.name) {
         reasons.push(format!("cargo install {}@{} failed", tool.name, tool.version));
+    }
+    if suite.name == DEPLOY && ask(Command::new("docker").arg("info")).is_none() {
+        reasons.push("no Docker engine answers (docker info)".to_owned());
     }
     if suite.name == "stock_tree" && !source {
         reasons.push("no Debian source package could be fetched".to_owned());
@@ -166,15 +203,8 @@ mod tests {
         let tcc: Vec<_> = crate::packages::PACKAGES.iter().filter(|p| p.name == "tcc").collect();
         assert_eq!(obstacle(tree, false, &tcc, &[], true).unwrap(), "packages are missing: tcc");
         assert!(obstacle(tree, false, &[], &[], false).is_some());
-        assert!(
-            SUITES.iter().filter(|suite| suite.name != tree.name).all(|suite| obstacle(
-                suite,
-                false,
-                &tcc,
-                &[],
-                false
-            )
-            .is_none())
-        );
+        // Containers depend on this machine.
+        let others = SUITES.iter().filter(|suite| ![tree.name, DEPLOY].contains(&suite.name));
+        assert!(others.map(|suite| obstacle(suite, false, &tcc, &[], false)).all(|found| found.is_none()));
     }
 }

@@ -68,6 +68,11 @@ impl Summary {
         self.rows.push(row);
     }
 
+    /// Adds another's rows behind ours.
+    pub fn append(&mut self, other: Self) {
+        self.rows.extend(other.rows);
+    }
+
     /// True if nothing failed.
     pub fn good(&self) -> bool {
         self.rows.iter().all(|row| row.failed.is_empty())

@@ -1,16 +1,22 @@
 //! `cargo xtask test`: every check and suite in turn, each going on after a failure before it, then the summary.
 
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use clap::Args;
 
-use crate::command::{self, cargo, run_lines, target};
+use crate::command::{self, cargo, cargo_aside, run_lines, target, workspace};
 use crate::error::Error;
 use crate::libtest::{self, Ending};
+use crate::packages::{self, Package};
+use crate::programs::Programs;
+use crate::source;
 use crate::stock::{self, SUITES, Suite};
 use crate::summary::{Row, Summary};
-use crate::{packages, source, tools};
+use crate::tools::{self, Tool};
 
 /// How long the tests may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,8 +73,11 @@ impl Options {
     }
 }
 
-/// The checks that no test program makes: name, cargo's arguments.
-const CHECKS: [(&str, &[&str]); 3] = [
+/// A check that no test program makes: name, cargo's arguments.
+type Check = (&'static str, &'static [&'static str]);
+
+/// All of them.
+const CHECKS: [Check; 3] = [
     ("format", &["fmt", "--all", "--check"]),
     ("clippy", &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]),
     ("docs", &["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items"]),
@@ -77,94 +86,178 @@ const CHECKS: [(&str, &[&str]); 3] = [
 /// Format, lints and docs only.
 pub fn check() -> Result<bool, Error> {
     let mut summary = Summary::default();
-    run_checks(&mut summary, None)?;
+    run_checks(&mut summary, &CHECKS, None, cargo)?;
     println!("\n{}", summary.text());
     Ok(summary.good())
 }
 
 /// Everything that the options ask for: true if nothing failed.
+///
+/// ```text
+/// format ─▶ release build ─▶ all tests compiled ─▶ the workspace's tests ─┬▶ whole ensembles, stock clients
+///                                                                        └▶ clippy, docs, with what these leave
+/// ```
 pub fn run(options: &Options) -> Result<bool, Error> {
     let (length, filter) = (options.length(), options.filter.as_deref());
     let mut summary = Summary::default();
-
-    let choice: Vec<_> = SUITES.iter().map(|suite| (suite, suite.choose(length, filter))).collect();
-    let to_run = choice.iter().filter(|(_, (chosen, _))| !chosen.is_empty());
-    let mut needs: Vec<_> = to_run.map(|(suite, _)| suite.name).collect();
-    if options.reference {
-        needs.push(packages::REFERENCE);
+    let suites = Suites::prepare(options)?;
+    if !options.reference && filter.is_some_and(|filter| CHECKS.iter().any(|(name, _)| *name == filter)) {
+        run_checks(&mut summary, &CHECKS, filter, cargo)?;
+        println!("\n{}", summary.text());
+        return Ok(summary.good());
     }
-    let packages = packages::ensure(&needs)?;
-    let source = !needs.contains(&"stock_tree") || source::ensure()?;
-    let tools = tools::ensure(&needs)?;
-
-    let mut built = true;
+    let workspace = !options.reference && filter.is_none_or(|filter| !filter.starts_with("stock_"));
+    let (mut obstacle, mut program) = (None, None);
     if !options.reference {
-        run_checks(&mut summary, filter)?;
-        if filter.is_some_and(|filter| CHECKS.iter().any(|(name, _)| *name == filter)) {
-            println!("\n{}", summary.text());
-            return Ok(summary.good());
-        }
+        run_checks(&mut summary, &CHECKS[..1], filter, cargo)?;
         let mut row = Row::new("release build");
-        built = run_release_build()?;
-        row.step("build", built);
+        program = run_release_build()?;
+        row.step("build", program.is_some());
+        obstacle = program.is_none().then_some("the release build failed");
         summary.keep(row);
-        if filter.is_none_or(|filter| !filter.starts_with("stock_")) {
-            run_workspace(&mut summary, length, filter)?;
-        }
     }
-    for (suite, (chosen, left_out)) in &choice {
-        let obstacle = if built { None } else { Some("the release build failed".to_owned()) };
-        let obstacle =
-            obstacle.or_else(|| stock::obstacle(suite, options.reference, &packages, &tools, source));
-        run_suite(
-            &mut summary,
-            suite,
-            chosen,
-            left_out,
-            obstacle,
-            |command| {
-                environment(command, length);
-                if options.reference {
-                    command.env("SLICE_TEST_SERVER", "ganesha");
-                }
-            },
-            length,
-        )?;
+    let mut row = Row::new("test build");
+    let programs = Programs::build(workspace, &suites.to_run())?;
+    row.step("build", programs.is_some());
+    summary.keep(row);
+    if workspace && programs.is_some() {
+        run_workspace(&mut summary, length, filter, program.as_deref())?;
     }
+    // A guest keeps one processor busy, and its servers some of another: the longest checks take what is left.
+    let (ran, checked) = thread::scope(|scope| {
+        let ran = scope.spawn(|| suites.run(programs.as_ref(), program.as_deref(), obstacle));
+        let checked = match options.reference {
+            true => Ok(()),
+            false => run_checks(&mut summary, &CHECKS[1..], filter, cargo_aside),
+        };
+        (ran.join(), checked)
+    });
+    checked?;
+    summary.append(ran.unwrap_or_else(|panic| resume_unwind(panic))?);
     println!("\n{}", summary.text());
     Ok(summary.good())
 }
 
-fn run_checks(summary: &mut Summary, filter: Option<&str>) -> Result<(), Error> {
-    for (name, arguments) in CHECKS.iter().filter(|(name, _)| filter.is_none_or(|filter| filter == *name)) {
+/// The suites in one run: the tests that the options choose of each, those that they leave out, and what there is to run them.
+struct Suites<'a> {
+    options: &'a Options,
+    choice: Vec<(&'static Suite, Vec<&'static str>, Vec<&'static str>)>,
+    packages: Vec<&'static Package>,
+    tools: Vec<&'static Tool>,
+    source: bool,
+}
+
+impl<'a> Suites<'a> {
+    /// Installs and fetches what the chosen ones need, where that is allowed.
+    fn prepare(options: &'a Options) -> Result<Self, Error> {
+        let choose = |suite: &'static Suite| {
+            let (chosen, left_out) = suite.choose(options.length(), options.filter.as_deref());
+            (suite, chosen, left_out)
+        };
+        let choice = SUITES.iter().map(choose).collect();
+        let mut suites = Self { options, choice, packages: Vec::new(), tools: Vec::new(), source: true };
+        let mut needs = suites.to_run();
+        if options.reference {
+            needs.push(packages::REFERENCE);
+        }
+        suites.packages = packages::ensure(&needs)?;
+        suites.source = !needs.contains(&"stock_tree") || source::ensure()?;
+        suites.tools = tools::ensure(&needs)?;
+        Ok(suites)
+    }
+
+    /// The suites that have a test to run.
+    fn to_run(&self) -> Vec<&'static str> {
+        let chosen = self.choice.iter().filter(|(_, chosen, _)| !chosen.is_empty());
+        chosen.map(|(suite, ..)| suite.name).collect()
+    }
+
+    /// Runs them one after another. `obstacle`: why none can run.
+    fn run(
+        &self,
+        programs: Option<&Programs>,
+        program: Option<&Path>,
+        obstacle: Option<&str>,
+    ) -> Result<Summary, Error> {
+        let Self { options, choice, packages, tools, source } = self;
+        let mut summary = Summary::default();
+        for (suite, chosen, left_out) in choice.iter().filter(|(_, a, b)| !a.is_empty() || !b.is_empty()) {
+            let mut row = Row::new(suite.name);
+            let obstacle = obstacle.or(programs.is_none().then_some("the tests do not compile"));
+            let obstacle = obstacle
+                .map(str::to_owned)
+                .or_else(|| stock::obstacle(suite, options.reference, packages, tools, *source));
+            match (obstacle, programs) {
+                (None, Some(programs)) if !chosen.is_empty() => {
+                    suite.run(programs, chosen, &mut row, |command| {
+                        environment(command, options.length(), program);
+                        if options.reference {
+                            command.env("SLICE_TEST_SERVER", "ganesha");
+                        }
+                    })?
+                }
+                (obstacle, _) => {
+                    let reason = obstacle.unwrap_or_default();
+                    chosen.iter().for_each(|test| row.add(test, Ending::Ignored(reason.clone())));
+                }
+            }
+            let reason = format!("not in a {} run", options.length().name());
+            left_out.iter().for_each(|test| row.add(test, Ending::Ignored(reason.clone())));
+            summary.keep(row);
+        }
+        Ok(summary)
+    }
+}
+
+fn run_checks(
+    summary: &mut Summary,
+    checks: &[Check],
+    filter: Option<&str>,
+    cargo: fn(&'static [&'static str]) -> Command,
+) -> Result<(), Error> {
+    for (name, arguments) in checks.iter().filter(|(name, _)| filter.is_none_or(|filter| filter == *name)) {
         let mut row = Row::new(name);
-        row.step(name, command::run(cargo(*arguments).env("RUSTDOCFLAGS", "-D warnings"))?);
+        row.step(name, command::run(cargo(arguments).env("RUSTDOCFLAGS", "-D warnings"))?);
         summary.keep(row);
     }
     Ok(())
 }
 
-fn run_release_build() -> Result<bool, Error> {
-    command::run(&mut cargo(["build", "--quiet", "--release", "--package", "slice"]))
+/// Builds the program that is tested, and says where it is; `None` if it cannot be built. It is the static one that goes into
+/// containers, so that it is built once and what is tested is what is shipped; where none can be linked, the usual one.
+fn run_release_build() -> Result<Option<PathBuf>, Error> {
+    let mut path = None;
+    let mut build = Command::new(workspace().join("deploy/build"));
+    if run_lines(&mut build, RELEASE_LIMIT, |line| path = Some(PathBuf::from(line)))? && path.is_some() {
+        return Ok(path);
+    }
+    eprintln!("no static program can be built here: the usual one is tested");
+    let built = command::run(&mut cargo(["build", "--quiet", "--release", "--package", "slice"]))?;
+    Ok(built.then(|| target().join("release/slice")))
 }
 
-/// The model's sequence in runs that must say the same each time.
-const MODEL_SEED: &str = "7";
+/// A release build takes minutes.
+const RELEASE_LIMIT: Duration = Duration::from_secs(40 * 60);
 
 /// What the test programs are told.
-fn environment(command: &mut Command, length: Length) {
-    // One sequence in ten still finds a difference (README, "Known faults"): only a full run draws new ones.
-    if length != Length::Full && std::env::var_os("SLICE_MODEL_SEED").is_none() {
-        command.env("SLICE_MODEL_SEED", MODEL_SEED);
+fn environment(command: &mut Command, length: Length, program: Option<&Path>) {
+    command.env("SLICE_TEST_LENGTH", length.name());
+    if let Some(program) = program {
+        command.env("SLICE_BIN", program);
     }
-    command.env("SLICE_TEST_LENGTH", length.name()).env("SLICE_BIN", target().join("release/slice"));
 }
 
 /// All other tests of the workspace; in a full run, those that are marked as long too.
-fn run_workspace(summary: &mut Summary, length: Length, filter: Option<&str>) -> Result<(), Error> {
+fn run_workspace(
+    summary: &mut Summary,
+    length: Length,
+    filter: Option<&str>,
+    program: Option<&Path>,
+) -> Result<(), Error> {
     let mut row = Row::new("workspace tests");
     let mut command = cargo(["test", "--workspace", "--no-fail-fast"]);
     command.args(filter).args(["--", "--format=pretty"]);
+    environment(&mut command, length, program);
     run_workspace_tests(&mut row, &mut command, length, |_, ending| {
         // Stock-client tests have rows of their own, and a full run comes back for the rest.
         matches!(ending, Ending::Ignored(reason) if length == Length::Full || stock::IGNORED_AS.iter().any(|mark| reason.starts_with(mark)))
@@ -177,6 +270,7 @@ fn run_workspace(summary: &mut Summary, length: Length, filter: Option<&str>) ->
         let mut command = cargo(["test", "--workspace", "--no-fail-fast"]);
         command.args(filter).args(["--", "--format=pretty", "--ignored"]);
         command.args(stock::all_tests().flat_map(|test| ["--skip", test]));
+        environment(&mut command, length, program);
         run_workspace_tests(&mut row, &mut command, length, |_, _| false)?;
         if row.tests() > 0 {
             summary.keep(row);
@@ -191,7 +285,6 @@ fn run_workspace_tests(
     length: Length,
     leave_out: impl Fn(&str, &Ending) -> bool,
 ) -> Result<(), Error> {
-    environment(command, length);
     let good = run_lines(command, length.workspace_limit(), |line| match libtest::parse(line) {
         Some((name, ending)) if !leave_out(&name, &ending) => row.add(&name, ending),
         _ => {}
@@ -200,29 +293,5 @@ fn run_workspace_tests(
         // It did not compile, or a program ended without saying which of its tests did it.
         row.step("cargo test", false);
     }
-    Ok(())
-}
-
-fn run_suite(
-    summary: &mut Summary,
-    suite: &Suite,
-    chosen: &[&str],
-    left_out: &[&str],
-    obstacle: Option<String>,
-    environment: impl Fn(&mut Command),
-    length: Length,
-) -> Result<(), Error> {
-    if chosen.is_empty() && left_out.is_empty() {
-        return Ok(());
-    }
-    let mut row = Row::new(suite.name);
-    match obstacle {
-        Some(reason) => chosen.iter().for_each(|test| row.add(test, Ending::Ignored(reason.clone()))),
-        None if chosen.is_empty() => {}
-        None => suite.run(chosen, &mut row, environment)?,
-    }
-    let reason = format!("not in a {} run", length.name());
-    left_out.iter().for_each(|test| row.add(test, Ending::Ignored(reason.clone())));
-    summary.keep(row);
     Ok(())
 }

@@ -42,6 +42,8 @@ pub enum Time {
     Same,
     /// It has advanced.
     Later,
+    /// It may have advanced.
+    NotEarlier,
     /// It was set to this.
     Exactly(NfsTime3),
     /// Anything.
@@ -97,9 +99,10 @@ pub struct Node {
     pub verf: Option<[u8; 8]>,
     /// What must be written again if a verifier changes.
     pub uncommitted: Vec<Uncommitted>,
-    /// It was written, and its home may not have been told yet. When it is, ctime advances once more if something else has
-    /// changed it meanwhile.
+    /// It was written, and its home may not have been told yet.
     pub unpushed: bool,
+    /// Something else than a write has changed it while it was so: when its home is told, ctime advances once more.
+    pub crossed: bool,
 }
 
 /// The file system in memory.
@@ -110,8 +113,6 @@ pub struct Fs {
     pub scans: Vec<Scan>,
     fileids: HashSet<u64>,
     fsid: Option<u64>,
-    /// Shortcomings that do not end a sequence, and how often each was met.
-    pub known: BTreeMap<&'static str, u64>,
     /// The server is not ours: times may stand still for a clock tick, and READ updates atime.
     pub reference: bool,
 }
@@ -136,6 +137,7 @@ impl Node {
             verf: None,
             uncommitted: Vec::new(),
             unpushed: false,
+            crossed: false,
         }
     }
 
@@ -199,6 +201,15 @@ impl Node {
     pub fn attr_changed(&mut self) {
         self.moved.ctime = Time::Later;
         self.verf = None;
+        self.crossed |= self.unpushed;
+    }
+
+    /// Its home has been told of all that was written.
+    pub fn pushed(&mut self) {
+        if std::mem::take(&mut self.crossed) && self.moved.ctime == Time::Same {
+            self.moved.ctime = Time::NotEarlier;
+        }
+        self.unpushed = false;
     }
 
     /// Another than root has written it: set-id bits go.
@@ -224,14 +235,7 @@ impl Fs {
         node.nlink = attr.nlink;
         node.seen = Some(attr);
         let fileids = [attr.fileid.0].into();
-        Self {
-            nodes: vec![node],
-            scans: Vec::new(),
-            fileids,
-            fsid: Some(attr.fsid),
-            known: BTreeMap::new(),
-            reference,
-        }
+        Self { nodes: vec![node], scans: Vec::new(), fileids, fsid: Some(attr.fsid), reference }
     }
 
     /// A node.
@@ -336,21 +340,6 @@ impl Fs {
         }
     }
 
-    /// Attributes that a µproxy may take from what it knows, up to a second old. They should not be wrong, but a client that
-    /// asks for them gets the right ones: counted, not fatal.
-    pub fn see_aside(&mut self, id: Id, attr: &Fattr3) -> Result<()> {
-        let size = self.node(id).and_then(Node::bytes).map(Vec::len);
-        if size.is_some_and(|s| s as u64 != attr.size) {
-            let what = "WRITE or COMMIT shows a size that is no longer true";
-            *self.known.entry(what).or_default() += 1;
-            return Ok(());
-        }
-        if self.see(id, attr).is_err() {
-            *self.known.entry("WRITE or COMMIT shows attributes that are no longer true").or_default() += 1;
-        }
-        Ok(())
-    }
-
     /// Attributes of a node as a reply shows them: they must be what the model says, and then are what was seen.
     pub fn see(&mut self, id: Id, attr: &Fattr3) -> Result<()> {
         let reference = self.reference;
@@ -370,6 +359,7 @@ fn time(what: &str, moved: Time, old: NfsTime3, new: NfsTime3) -> std::result::R
     let fine = match moved {
         Time::Same => new == old,
         Time::Later => new > old,
+        Time::NotEarlier => new >= old,
         Time::Exactly(t) => new == t,
         Time::Any => true,
     };
@@ -408,17 +398,22 @@ impl Node {
                 self.moved = Moved { atime: Time::Any, mtime: Time::Any, ctime: Time::Any };
             }
             time("atime", self.moved.atime, old.atime, attr.atime)?;
-            // One that was set into the future does not advance.
-            let future = old.mtime > old.ctime;
-            let mtime = match self.moved.mtime {
-                Time::Later if future => Time::Any,
-                // Shown as it was set until the home site learns of a WRITE, which takes it back to now.
-                Time::Same if future && self.unpushed => Time::Any,
-                moved => moved,
-            };
-            time("mtime", mtime, old.mtime, attr.mtime)?;
-            let pushed = self.unpushed && self.moved.ctime == Time::Same && attr.ctime > old.ctime;
-            time("ctime", if pushed { Time::Any } else { self.moved.ctime }, old.ctime, attr.ctime)?;
+            match self.moved.mtime {
+                // One that was set into the future goes back to now.
+                Time::Later if old.mtime > old.ctime => {
+                    if attr.mtime == old.mtime || attr.mtime > attr.ctime {
+                        return Err(format!("mtime was {:?}, is {:?}, should be now", old.mtime, attr.mtime));
+                    }
+                }
+                moved => time("mtime", moved, old.mtime, attr.mtime)?,
+            }
+            match self.moved.ctime {
+                Time::Same if self.crossed && attr.ctime > old.ctime => {
+                    // Its home has just been told.
+                    (self.unpushed, self.crossed) = (false, false);
+                }
+                moved => time("ctime", moved, old.ctime, attr.ctime)?,
+            }
         } else if let Time::Exactly(t) = self.moved.mtime
             && attr.mtime != t
             && !reference

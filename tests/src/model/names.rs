@@ -56,20 +56,8 @@ pub(super) fn make(
     fits(res.status())?;
     match res {
         Res3::Ok(ok) => {
-            let sized = node.bytes().is_some_and(|b| !b.is_empty());
             let id = fs.add(at.dir, &at.name, node);
-            let small = sized && ok.attr.is_some_and(|a| a.size == 0);
-            if small {
-                *fs.known.entry("CREATE with a size shows the file before it got it").or_default() += 1;
-            }
-            learn(fs, id, ok.object, &ok.attr.filter(|_| !small))?;
-            if sized && ok.dir_wcc.before != before.known() && before.known().is_some() {
-                *fs.known
-                    .entry("CREATE with a size shows the directory after it as before it")
-                    .or_default() += 1;
-                return see_dir(fs, at.dir, &Before::nothing(), &ok.dir_wcc, NfsStat3::OK)
-                    .map(|()| NfsStat3::OK);
-            }
+            learn(fs, id, ok.object, &ok.attr)?;
             see_dir(fs, at.dir, &before, &ok.dir_wcc, NfsStat3::OK)?;
         }
         Res3::Err(status, wcc) => see_dir(fs, at.dir, &before, wcc, *status)?,

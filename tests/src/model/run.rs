@@ -13,10 +13,10 @@ use rand::{Rng, SeedableRng};
 use slice_load::conn::Reply;
 use slice_load::{Client, client::Fh};
 use slice_proto::nfs3::{
-    CommitRes, CreateHow, CreateRes, GetattrRes, NfsStat3, Proc3, Res3, Sattr3, StableHow, WriteRes,
+    CommitRes, CreateRes, GetattrRes, NfsStat3, Proc3, Res3, Sattr3, StableHow, WriteRes,
 };
 use slice_proto::rpc_msg::Cred;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -31,8 +31,6 @@ pub struct Settings {
     pub fault_every: u32,
     /// The server is not ours: no promise beyond the RFC's is checked.
     pub reference: bool,
-    /// Whether CREATE also asks for sizes other than 0. No client is known that does.
-    pub sized_creates: bool,
 }
 
 /// Kills servers.
@@ -52,12 +50,12 @@ pub struct Figures {
     pub killed: u64,
     /// Ranges written again because a verifier had changed.
     pub rewritten: u64,
-    /// Shortcomings that do not end a sequence.
-    pub known: BTreeMap<&'static str, u64>,
 }
 
-/// Operations that a failure shows before it.
-const SHOWN: usize = 60;
+/// Operations that a failure shows before it, whatever they are about.
+const SHOWN: usize = 20;
+/// Operations on the nodes that a failure names that it shows.
+const SHOWN_OF_NODES: usize = 40;
 /// Successes that may be sent again later: well below what a server's reply cache keeps of a client.
 const REPEATABLE: usize = 40;
 /// Longest READ when all is compared at the end.
@@ -72,7 +70,7 @@ struct Sequence<'f> {
     generator: Generator,
     faults: Option<&'f mut dyn Faults>,
     figures: Figures,
-    shown: VecDeque<String>,
+    shown: Vec<String>,
     repeatable: VecDeque<(BytesMut, Reply, Op)>,
     reference: bool,
 }
@@ -103,7 +101,7 @@ pub async fn run(
         generator: Generator::new(StdRng::seed_from_u64(rng.random())),
         faults,
         figures: Figures::default(),
-        shown: VecDeque::new(),
+        shown: Vec::new(),
         repeatable: VecDeque::new(),
         reference: settings.reference,
     };
@@ -115,11 +113,6 @@ pub async fn run(
             // It fails where an entry does not fit.
             *count = 32 << 10;
         }
-        if let Op::Create { how: CreateHow::Unchecked(attr), .. } = &mut op
-            && !settings.sized_creates
-        {
-            attr.size = attr.size.filter(|s| *s == 0);
-        }
         let fault = sequence.faults.is_some() && rng.random_ratio(1, settings.fault_every.max(1));
         let outcome =
             if fault { sequence.faulty(&cred, &op, &mut rng).await } else { sequence.step(&cred, &op).await };
@@ -127,51 +120,46 @@ pub async fn run(
     }
     let end = Op::Null;
     sequence.everything().await.map_err(|why| sequence.failed(settings.seed, settings.steps, &end, &why))?;
-    Ok(Figures { known: sequence.fs.known, ..sequence.figures })
+    Ok(sequence.figures)
 }
 
 impl Sequence<'_> {
     fn failed(&self, seed: u64, step: usize, op: &Op, why: &Error) -> Error {
-        let before: Vec<_> = self.shown.iter().cloned().collect();
-        Error::Step { seed, step, op: op.to_string(), why: why.to_string(), before: before.join("\n") }
+        let why = why.to_string();
+        let last = self.shown.last().map(String::as_str).unwrap_or_default();
+        let ids = named(&format!("{why} {last}"));
+        // The root is in everything.
+        let about = |line: &&String| named(line).iter().any(|id| *id != 0 && ids.contains(id));
+        let mut before: Vec<_> =
+            self.shown.iter().filter(about).rev().take(SHOWN_OF_NODES).cloned().collect();
+        before.push("of these nodes:".to_owned());
+        before.extend(self.shown.iter().rev().take(SHOWN).cloned());
+        before.reverse();
+        Error::Step { seed, step, op: op.to_string(), why, before: before.join("\n") }
     }
 
     fn show(&mut self, line: String) {
-        if self.shown.len() >= SHOWN {
-            self.shown.pop_front();
-        }
-        self.shown.push_back(line);
+        self.shown.push(format!("{}: {line}", self.shown.len()));
     }
 
     /// One operation, sometimes sent twice.
     async fn step(&mut self, cred: &Cred, op: &Op) -> Result<()> {
         let record = op.record(&self.fs, self.wire.next_xid(), *cred);
         let draw = if op.is_once() { self.generator.rng().random_range(0..20) } else { 19 };
-        let idle = self.changes_nothing(op);
         let reply = self.wire.send(&record, if draw == 0 && !self.reference { 2 } else { 1 }).await?;
         self.judge(cred, op, &reply)?;
         // The reference drops what is sent again soon.
         if op.is_once() && !self.reference {
-            self.repeat(draw, record, reply, op, idle).await?;
+            self.repeat(draw, record, reply, op).await?;
         }
         Ok(())
     }
 
-    /// Whether an operation, if it succeeds, finds everything as it wants it. Servers do not remember its reply, so that
-    /// sent again much later it may do something.
-    fn changes_nothing(&self, op: &Op) -> bool {
-        let child = |at: &At| self.fs.child(at.dir, &at.name);
-        match op {
-            Op::Create { at, .. } => child(at).is_some(),
-            Op::Rename { from, to } => child(from).is_some() && child(from) == child(to),
-            _ => false,
-        }
-    }
-
     fn judge(&mut self, cred: &Cred, op: &Op, reply: &Reply) -> Result<()> {
+        let children = self.children(op);
         let outcome = check(&mut self.fs, cred, op, reply);
         let said = outcome.as_ref().map_or_else(|_| "differs".to_owned(), ToString::to_string);
-        self.show(format!("uid {} {op}: {said}", cred.uid));
+        self.show(format!("uid {} {op}{children}: {said}", cred.uid));
         let (ok, failed) = self.figures.calls.entry(op.proc()).or_default();
         match outcome? {
             NfsStat3::OK => *ok += 1,
@@ -180,15 +168,37 @@ impl Sequence<'_> {
         Ok(())
     }
 
+    /// Whom an operation's names stand for, before and (of what it makes) after it.
+    fn children(&self, op: &Op) -> String {
+        let (one, two) = match op {
+            Op::Rename { from, to } => (Some(from), Some(to)),
+            Op::Lookup(at)
+            | Op::Create { at, .. }
+            | Op::Mkdir { at, .. }
+            | Op::Symlink { at, .. }
+            | Op::Mknod { at, .. }
+            | Op::Remove(at)
+            | Op::Rmdir(at)
+            | Op::Link { at, .. } => (Some(at), None),
+            _ => (None, None),
+        };
+        let next = self.fs.nodes().count();
+        let child = |at: &At| match self.fs.child(at.dir, &at.name) {
+            Some(id) => format!(" (#{id})"),
+            None => format!(" (no, or #{next})"),
+        };
+        one.into_iter().chain(two).map(child).collect()
+    }
+
     /// What must be done once is sent again: at once, or some operations later. The answer is the first one (I10).
-    async fn repeat(&mut self, draw: u32, record: BytesMut, reply: Reply, op: &Op, idle: bool) -> Result<()> {
+    async fn repeat(&mut self, draw: u32, record: BytesMut, reply: Reply, op: &Op) -> Result<()> {
         if draw < 3 {
             self.show(format!("{} again, at once", op.proc()));
             let again = self.wire.send(&record, 1).await?;
             same(op, &reply, &again, true)?;
             self.figures.repeated += 1;
         }
-        if status(&reply)? != NfsStat3::OK || idle {
+        if status(&reply)? != NfsStat3::OK {
             return Ok(());
         }
         if draw == 3
@@ -217,7 +227,6 @@ impl Sequence<'_> {
         // What is not committed could be lost under the operation's feet: then nobody knows what it must show.
         self.recover().await?;
         let pause = Duration::from_micros(rng.random_range(0..5000));
-        let idle = self.changes_nothing(op);
         let record = op.record(&self.fs, self.wire.next_xid(), *cred);
         let Self { wire, faults, .. } = self;
         let Some(faults) = faults.as_deref_mut() else { return Ok(()) };
@@ -233,7 +242,7 @@ impl Sequence<'_> {
         self.recover().await?;
         if op.is_once() {
             // After a crash, too, the answer is the first one.
-            self.repeat(0, record, reply, op, idle).await?;
+            self.repeat(0, record, reply, op).await?;
         }
         Ok(())
     }
@@ -285,8 +294,7 @@ impl Sequence<'_> {
                 n.moved = Moved { atime: Time::Any, mtime: Time::Any, ctime: Time::Any };
             }
             if let Some(n) = self.fs.node_mut(id) {
-                n.moved.ctime = Time::Any;
-                n.unpushed = false;
+                n.pushed();
             }
             self.fs.see(id, &attr)?;
         }
@@ -349,6 +357,12 @@ impl Sequence<'_> {
         }
         Ok(())
     }
+}
+
+/// The nodes that a line names.
+fn named(line: &str) -> BTreeSet<Id> {
+    let digits = |part: &str| part.split(|c: char| !c.is_ascii_digit()).next().and_then(|n| n.parse().ok());
+    line.split('#').skip(1).filter_map(digits).collect()
 }
 
 /// A reply's status: the first word of its results.

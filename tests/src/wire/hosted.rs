@@ -17,6 +17,8 @@ pub struct Plan {
     /// One server a role, or several.
     pub several: bool,
     pub root_squash: bool,
+    /// More flags of `slice up`.
+    pub flags: &'static [&'static str],
 }
 
 /// Where an ensemble answers.
@@ -84,6 +86,7 @@ fn start(plan: Plan) -> Result<Running, String> {
             let portmap = free_port().map_err(|e| e.to_string())?;
             let mut options = plan.options();
             options.more = vec!["--portmap".into(), format!("127.0.0.1:{portmap}")];
+            options.more.extend(plan.flags.iter().map(|flag| (*flag).to_owned()));
             let ensemble = Ensemble::start(&format!("hosted-{}", plan.name), options);
             let ensemble = ensemble.map_err(|e| e.to_string())?;
             let at = |port| SocketAddr::from(([127, 0, 0, 1], port));

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use slice_load::Client;
 use slice_load::client::{Fh, Page};
-use slice_proto::nfs3::{CookieVerf, CreateHow, Fattr3, NfsTime3, Sattr3, TimeHow, access};
+use slice_proto::nfs3::{CookieVerf, CreateHow, Fattr3, NfsStat3, NfsTime3, Sattr3, TimeHow, access};
 use slice_proto::rpc_msg::{Cred, Gids};
 
 use super::answer::Expect;
@@ -61,12 +61,13 @@ pub fn user(uid: u32, gid: u32, gids: &[u32]) -> Cred {
 }
 
 impl Stage {
-    /// Makes the directory `name` in the export's root.
+    /// Makes the directory `name` in the export's root; in a read-only export the root is all there is.
     pub async fn set(addr: SocketAddr, portmap: Option<SocketAddr>, plan: Plan, name: &str) -> Self {
         let c = Client::connect(addr).await.unwrap();
         let root = c.mnt("/").await.unwrap().root;
-        let made = c.mkdir(&root, name.as_bytes(), mode(0o777)).await.good();
-        Self { c, root, dir: made.object.unwrap(), addr, portmap, plan }
+        let made = c.mkdir(&root, name.as_bytes(), mode(0o777)).await;
+        let dir = if made.stat() == NfsStat3::ROFS { root } else { made.good().object.unwrap() };
+        Self { c, root, dir, addr, portmap, plan }
     }
 
     /// A connection of its own for the superuser.

@@ -30,7 +30,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use slice_load::Client;
 use slice_load::client::Fh;
-use slice_tests::ensemble::{Ensemble, Layout, Options, Policy};
+use slice_tests::ensemble::{Ensemble, Layout, Options, Policy, Server};
 use slice_tests::wire::Expect;
 
 /// Between two looks at something that tells nobody when it happens: a port that opens, a file that is rewritten.
@@ -65,29 +65,25 @@ async fn root(c: &Client) -> Fh {
     root
 }
 
-/// SIGKILL to every server of a role that runs now.
-fn kill_all(ensemble: &Ensemble, role: &str) {
-    let servers: Vec<_> = ensemble.servers().unwrap().into_iter().filter(|s| s.role == role).collect();
-    assert!(!servers.is_empty(), "no {role}");
-    for server in servers.iter().filter(|s| runs(s.pid)) {
-        ensemble.signal(server, Signal::KILL).unwrap();
-    }
+/// SIGKILL to every server of a role that runs now; how many that were.
+fn kill_all(ensemble: &Ensemble, role: &str) -> usize {
+    let servers = ensemble.servers().unwrap();
+    servers.iter().filter(|s| s.role == role && kill(ensemble, s)).count()
 }
 
 /// SIGKILL to one server of a role, unless it is down just now.
 fn kill_one(ensemble: &Ensemble, role: &str, nth: usize) {
     let servers: Vec<_> = ensemble.servers().unwrap().into_iter().filter(|s| s.role == role).collect();
-    let server = &servers[nth % servers.len()];
-    if runs(server.pid) {
-        ensemble.signal(server, Signal::KILL).unwrap();
-    }
+    kill(ensemble, &servers[nth % servers.len()]);
 }
 
-/// Whether a process id is a program of ours that runs: another may have got the id.
-fn runs(pid: u32) -> bool {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    name.trim() == "slice" && !state.contains(") Z ")
+/// SIGKILL, if the process is our program and runs: another may have got the id.
+fn kill(ensemble: &Ensemble, server: &Server) -> bool {
+    let program = fs::read_link(format!("/proc/{}/exe", server.pid)).unwrap_or_default();
+    // A rebuild meanwhile makes it "PATH (deleted)". A process that is ending has none.
+    let ours =
+        program.to_string_lossy().trim_end_matches(" (deleted)") == ensemble.binary().to_string_lossy();
+    ours && ensemble.signal(server, Signal::KILL).is_ok()
 }
 
 /// Judges the whole ensemble.

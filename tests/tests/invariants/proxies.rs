@@ -99,6 +99,45 @@ fn a_late_push_undoes_no_truncation() {
     check(&two.ensemble);
 }
 
+/// I9: who writes after another's truncation, and does not know of it, is fenced and comes again: its bytes and its growth
+/// stand under the new epoch, at every kind of data server.
+#[test]
+fn a_write_that_knows_of_no_truncation_still_counts() {
+    let two = two("unknowing", Layout::Separate);
+    wire::run(async {
+        let (a, b, top) = two.clients().await;
+        let places =
+            [(0, 100), (THRESHOLD - 50, 100), (THRESHOLD + 9, 5000), (UNIT - 50, 100), (2 * UNIT, 1000)];
+        for (i, (at, len)) in places.into_iter().enumerate() {
+            for how in [StableHow::Unstable, StableHow::FileSync] {
+                let file = create(&a, &top, &format!("f{i}-{how:?}"), 0o644).await;
+                let end = 2 * UNIT + 7000;
+                write_all(&a, &file, 0, &pattern(1, 0, end as usize), StableHow::FileSync).await;
+                for (round, cut) in [(2, 0), (3, 10), (4, at.min(UNIT))] {
+                    b.setattr(&file, size(cut), None).await.good();
+                    write_all(&a, &file, at, &pattern(round, at, len), how).await;
+                    if how == StableHow::Unstable {
+                        a.commit(&file, 0, 0).await.good();
+                    }
+                    let size = at + len as u64;
+                    assert_eq!(
+                        b.getattr(&file).await.good().size,
+                        size.max(cut),
+                        "growth after a cut to {cut}"
+                    );
+                    assert_eq!(a.getattr(&file).await.good().size, size.max(cut));
+                    for c in [&a, &b] {
+                        assert!(read_all(c, &file, at, len as u64).await == pattern(round, at, len));
+                        let hole = read_all(c, &file, cut, at.saturating_sub(cut)).await;
+                        assert!(hole.iter().all(|b| *b == 0), "cut bytes came back");
+                    }
+                }
+            }
+        }
+    });
+    check(&two.ensemble);
+}
+
 /// I6: times that are pushed late do not undo a utimes by another.
 #[test]
 fn a_late_push_undoes_no_utimes() {

@@ -40,7 +40,7 @@ fn killed(name: &str, role: &str) {
             let c = connect(ensemble.port()).await;
             let file = create(&c, &root(&c).await, &format!("f{round}"), 0o644).await;
             let before = write(&c, &file, round).await;
-            kill_all(&ensemble, role);
+            assert!(kill_all(&ensemble, role) > 0, "no {role} runs");
             // The µproxy's own end breaks the connection; the others are waited for.
             let c = if role == "proxy" { connect(ensemble.port()).await } else { c };
             let committed = c.commit(&file, 0, 0).await.good().verf;
@@ -82,7 +82,7 @@ fn later_writes_do_not_hide_a_restart() {
                 create(&c, &top, &format!("g{i}"), 0o644).await,
             );
             let before = write(&c, &file, 1).await;
-            kill_all(&ensemble, role);
+            assert!(kill_all(&ensemble, role) > 0, "no {role} runs");
             // Another file finds the new servers first, and is committed with them.
             settle(&c, &other, 2).await;
             // The same file is written again, in part.
@@ -104,7 +104,7 @@ fn a_killed_dirserver_does_not_change_it() {
         let c = connect(ensemble.port()).await;
         let file = create(&c, &root(&c).await, "f", 0o644).await;
         let before = write(&c, &file, 1).await;
-        kill_all(&ensemble, "dirserver");
+        assert!(kill_all(&ensemble, "dirserver") > 0, "no dirserver runs");
         let committed = c.commit(&file, 0, 0).await.good().verf;
         assert!(before.iter().all(|v| *v == committed));
         assert!(read_all(&c, &file, 0, LEN as u64).await == pattern(1, 0, LEN));

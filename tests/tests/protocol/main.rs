@@ -13,6 +13,7 @@ mod attributes;
 mod create;
 mod data;
 mod directories;
+mod exports;
 mod fs;
 mod links;
 mod lookup;
@@ -44,8 +45,9 @@ pub struct Claim {
 /// The claims of a file: the functions `async fn(Stage)` that it names.
 #[macro_export]
 macro_rules! claims {
-    ($($claim:ident),* $(,)?) => {
-        pub const CLAIMS: &[$crate::Claim] = &[$($crate::Claim {
+    ($($claim:ident),* $(,)?) => { $crate::claims!(CLAIMS: $($claim),*); };
+    ($list:ident: $($claim:ident),* $(,)?) => {
+        pub const $list: &[$crate::Claim] = &[$($crate::Claim {
             name: concat!(module_path!(), "::", stringify!($claim)),
             run: |stage| Box::pin($claim(stage)),
         }),*];
@@ -70,7 +72,7 @@ const ALL: &[&[Claim]] = &[
 
 /// A plan without squashing.
 const fn plan(name: &'static str, policy: Policy, layout: Layout, several: bool) -> Plan {
-    Plan { name, policy, layout, several, root_squash: false }
+    Plan { name, policy, layout, several, root_squash: false, flags: &[] }
 }
 
 const PLANS: [Plan; 6] = [
@@ -84,6 +86,15 @@ const PLANS: [Plan; 6] = [
 
 /// Exports as they are by default.
 const SQUASHED: Plan = Plan { root_squash: true, ..plan("squashed", Policy::Hash, Layout::OneProcess, true) };
+
+const READ_ONLY: Plan =
+    Plan { flags: &["--read-only"], ..plan("read_only", Policy::Hash, Layout::OneProcess, true) };
+
+const ANONYMOUS: Plan = Plan {
+    flags: &["--all-squash", "--anon-uid", "77", "--anon-gid", "78", "--root-mode", "777"],
+    root_squash: true,
+    ..plan("anonymous", Policy::Mkdir, Layout::OneProcess, true)
+};
 
 fn trials(plan: Plan, claims: &[&'static [Claim]]) -> Vec<Trial> {
     let hosted = Hosted::new(plan);
@@ -107,5 +118,7 @@ fn main() -> std::process::ExitCode {
     let arguments = Arguments::from_args();
     let mut all: Vec<_> = PLANS.iter().flat_map(|plan| trials(*plan, ALL)).collect();
     all.extend(trials(SQUASHED, &[squash::CLAIMS]));
+    all.extend(trials(READ_ONLY, &[exports::READ_ONLY]));
+    all.extend(trials(ANONYMOUS, &[exports::ANONYMOUS]));
     libtest_mimic::run(&arguments, all).exit_code()
 }

@@ -5,7 +5,7 @@
 #                      [--policy P] [--results FILE]
 #
 # Servers and load share the cores of --cores (default: core 1 alone): CPU µs a call is steadiest so. Figures are
-# comparable only within one run. Needs root (ganesha's FSAL_VFS opens files by handle; rpcbind) and the Debian packages
+# comparable only within one run. SLICE and LOAD name the binaries if they are built already. Needs root (ganesha's FSAL_VFS opens files by handle; rpcbind) and the Debian packages
 # nfs-ganesha nfs-ganesha-vfs rpcbind, which it installs if they are missing.
 set -euo pipefail
 
@@ -35,8 +35,8 @@ cd "$(dirname "$0")/.."
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/slice-compare.XXXXXX")
 : "${results:=target/compare-$(date +%Y%m%dT%H%M%S).jsonl}"
 mkdir -p "$(dirname "$results")"
-load=target/release/slice-load
-slice=target/release/slice
+load=${LOAD:-target/release/slice-load}
+slice=${SLICE:-target/release/slice}
 
 # Ports of our own, so that a server that runs already is left alone.
 ganesha_port=22049
@@ -103,6 +103,17 @@ start_slice() { # label, further flags
   who=(--ensemble "$work/$label/data/ensemble.json")
 }
 
+announced() { # label: a mount answers before the last server has come; then `slice up` writes ensemble.json and says so
+  [ "$1" != ganesha ] || return 0
+  local look
+  for look in $(seq 600); do
+    ! grep -q 'mount -t nfs' "$work/$1/log" || return 0
+    kill -0 "$server" 2>/dev/null || return 1
+    sleep 0.1
+  done
+  return 1
+}
+
 begin() { # label: starts it. Tried again if it does not come up: seen once with ganesha, the cause not found
   local label=$1 attempt
   for attempt in 1 2 3; do
@@ -111,7 +122,7 @@ begin() { # label: starts it. Tried again if it does not come up: seen once with
       slice) start_slice slice ;;
       separate) start_slice separate --separate ;;
     esac
-    "$load" wait "${where[@]}" --pid "$server" --timeout 60 && return
+    "$load" wait "${where[@]}" --pid "$server" --timeout 60 && announced "$label" && return
     echo "$label did not start (attempt $attempt); the end of its log:" >&2
     tail -n 20 "$work/$label/log" >&2 || true
     end
@@ -142,8 +153,8 @@ measure() { # label
   done
 }
 
-if want slice || want separate; then cargo build --release --quiet --bin slice; fi
-cargo build --release --quiet -p slice-load
+if [ -z "${SLICE:-}" ] && { want slice || want separate; }; then cargo build --release --quiet --bin slice; fi
+[ -n "${LOAD:-}" ] || cargo build --release --quiet -p slice-load
 if want ganesha; then need_ganesha; fi
 
 for round in $(seq "$rounds"); do

@@ -7,7 +7,8 @@ use maud::{Markup, html};
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 400.0;
 const LEFT: f64 = 76.0;
-const RIGHT: f64 = 16.0;
+/// Half of the longest label of the x axis stands to the right of its end.
+const RIGHT: f64 = 32.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 52.0;
 /// Colours and markers that the page has.

@@ -11,10 +11,12 @@ pub mod error;
 pub mod ganesha;
 pub mod guest;
 pub mod image;
+pub mod manual;
 pub mod model;
 pub mod paths;
 pub mod process;
 pub mod stock;
+pub mod torment;
 pub mod watching;
 pub mod wire;
 

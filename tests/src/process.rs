@@ -128,6 +128,11 @@ impl Process {
     /// SIGTERM, and waits for its end.
     pub fn stop(&mut self, limit: Duration) -> Result<ExitStatus, Error> {
         self.signal(Signal::TERM)?;
+        self.wait(limit)
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus, Error> {
         let from = Instant::now();
         // Its output ends with it: that is an event that can be waited for, a process's end without a signal handler is not.
         while from.elapsed() < limit {
@@ -139,7 +144,7 @@ impl Process {
                 }
             }
         }
-        Err(Error::Timeout { what: "the server to stop after SIGTERM".into(), limit, log: self.log.clone() })
+        Err(Error::Timeout { what: "the process to end".into(), limit, log: self.log.clone() })
     }
 
     /// [`Error::Ended`] with the end of the log.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use slice_tests::guest::{Guest, Mount, Spec};
+use slice_tests::manual;
 use slice_tests::{paths, process};
 
 /// Containers come and go, and the client delays each reconnection by seconds.
@@ -22,24 +23,6 @@ const MEMORY_MIB: u32 = 1024;
 
 /// A short one: seconds of the SFS mix at two loads.
 const WORKLOAD: &str = "--quick --peak 100 --points 2 --seed 7 --uid 1001 --gid 1001";
-
-/// The commands of docs/operations.md that stand below a line with this and a name.
-const MARK: &str = "<!-- run by tests/tests/deploy.rs: ";
-
-/// Name → commands.
-fn manual() -> BTreeMap<String, Vec<String>> {
-    let text = fs::read_to_string(paths::workspace().join("docs/operations.md")).unwrap();
-    let mut blocks = BTreeMap::new();
-    let mut lines = text.lines();
-    while let Some(line) = lines.next() {
-        let Some(name) = line.strip_prefix(MARK).and_then(|rest| rest.strip_suffix(" -->")) else { continue };
-        assert_eq!(lines.next(), Some("```sh"), "what follows the mark {name}");
-        let commands: Vec<_> = lines.by_ref().take_while(|line| *line != "```").map(str::to_owned).collect();
-        assert!(!commands.is_empty(), "{name} has no commands");
-        assert!(blocks.insert(name.to_owned(), commands).is_none(), "{name} stands there twice");
-    }
-    blocks
-}
 
 /// A cluster of a test's own, named after this process. When it is dropped it is taken away with its data and its image.
 struct Cluster {
@@ -68,7 +51,7 @@ impl Cluster {
         let backup = scratch.path().join("backup").display().to_string();
         let identity = scratch.path().join("identity").display().to_string();
         let mut cluster = Self {
-            manual: manual(),
+            manual: manual::commands("deploy"),
             environment: Vec::new(),
             project: project.clone(),
             image: image.clone(),
@@ -326,5 +309,5 @@ fn files() {
 fn the_manual_has_commands_for_all_that_is_tested() {
     let names =
         ["backup", "check", "deploy", "down", "hosts", "identity", "image", "look", "restore", "upgrade"];
-    assert_eq!(manual().keys().collect::<Vec<_>>(), names);
+    assert_eq!(manual::commands("deploy").keys().collect::<Vec<_>>(), names);
 }

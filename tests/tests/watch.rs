@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,10 +15,10 @@ use slice_load::client::{Client, mount, must};
 use slice_proto::nfs3::{CreateHow, NfsStat3, Proc3, Res3, Sattr3, StableHow};
 use slice_proto::rpc_msg::Cred;
 use slice_tests::ensemble::{Ensemble, Layout, Options, Policy, binary};
-use slice_tests::paths;
-use slice_tests::process::{Process, free_port};
+use slice_tests::process::{Process, clean, free_port};
 use slice_tests::watching::{Scrape, get};
 use slice_tests::wire;
+use slice_tests::{manual, paths};
 
 /// No claim on speed: what does not come within this does not come.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -224,6 +225,46 @@ fn until<T>(what: &str, mut wanted: impl FnMut() -> Option<T>) -> T {
         }
         assert!(from.elapsed() < LIMIT, "{what} does not come");
         std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// A line of the manual, in `folder`, with `slice` on its PATH, and with ports that nobody else has in place of the usual ones.
+fn shell(line: &str, folder: &Path, page: &str, log: &Path) -> Process {
+    let listen = format!("slice up --listen 127.0.0.1:{}", free_port().unwrap());
+    let line = line.replace("127.0.0.1:9049", page).replace("slice up", &listen);
+    let line = format!("cd {} && PATH={}:$PATH && exec {line}", folder.display(), folder.display());
+    Process::start(Path::new("/bin/sh"), &["-ec".to_owned(), line], log).unwrap()
+}
+
+/// Everything that is written under "Watch" is typed.
+#[test]
+fn the_manuals_commands_show_the_ensemble() {
+    let commands = manual::commands("watch").remove("watch").unwrap();
+    let (starts, looks): (Vec<_>, Vec<_>) = commands.iter().partition(|line| line.starts_with("slice up"));
+    assert!(starts.len() == 2 && looks.len() == 3, "{commands:?}");
+    let log = paths::target().join("ensemble/watch-manual.log");
+    fs::create_dir_all(log.parent().unwrap()).unwrap();
+    for start in starts {
+        let folder = tempfile::tempdir().unwrap();
+        symlink(binary().unwrap(), folder.path().join("slice")).unwrap();
+        let page = format!("127.0.0.1:{}", free_port().unwrap());
+        let mut up = shell(start, folder.path(), &page, &log);
+        up.wait_line("the mount command", LIMIT, |line| line.contains("mount -t nfs")).unwrap();
+        assert_eq!(get(&page, "/").0, 200);
+        assert_eq!(get(&page, "/metrics").0, 200);
+        for look in &looks {
+            let mut shown = shell(look, folder.path(), &page, &log);
+            // The first is a table, the second one again and again, the third is for programs.
+            let times = if look.contains("--watch") { 2 } else { 1 };
+            for _ in 0..times {
+                let server = |line: &str| line.contains("dirserver");
+                shown.wait_line("a directory server", LIMIT, server).unwrap();
+            }
+            if times == 1 {
+                assert!(clean(shown.wait(LIMIT).unwrap()), "{look}");
+            }
+        }
+        assert!(clean(up.stop(LIMIT).unwrap()));
     }
 }
 

@@ -192,6 +192,13 @@ impl Ensemble {
         found.ok_or_else(|| Error::Ensemble { path: self.list_path(), what: what() })
     }
 
+    /// True while the process that `ensemble.json` named runs our program: another may have got its id meanwhile.
+    pub fn lives(&self, server: &Server) -> bool {
+        // A rebuild meanwhile makes it "PATH (deleted)". A process that is ending has none.
+        let runs = fs::read_link(format!("/proc/{}/exe", server.pid)).unwrap_or_default();
+        runs.to_string_lossy().trim_end_matches(" (deleted)") == self.binary.to_string_lossy()
+    }
+
     /// Sends a signal (SIGKILL, SIGSTOP, SIGCONT) to one server's process.
     pub fn signal(&self, server: &Server, signal: Signal) -> Result<(), Error> {
         let Some(pid) = raw_pid(server.pid) else { return Ok(()) };
@@ -204,12 +211,9 @@ impl Ensemble {
         let servers = self.servers().unwrap_or_default();
         let Some(mut process) = self.process.take() else { return };
         process.kill();
-        // Servers that have a process group of their own. They are ours only if they run our program: a process id may
-        // have gone to a stranger by now.
+        // Servers that have a process group of their own.
         for server in servers.iter().filter(|server| server.pid != process.pid()) {
-            let runs = fs::read_link(format!("/proc/{}/exe", server.pid)).unwrap_or_default();
-            // A rebuild meanwhile makes it "PATH (deleted)".
-            if runs.to_string_lossy().trim_end_matches(" (deleted)") == self.binary.to_string_lossy()
+            if self.lives(server)
                 && let Some(pid) = raw_pid(server.pid)
             {
                 let _ = kill_process(pid, Signal::KILL); // It has ended meanwhile.

@@ -11,12 +11,13 @@
 
 use std::cell::Cell;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::BufMut;
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use slice_load::Client;
 use slice_load::client::Fh;
 use slice_proto::nfs3::{CreateHow, GetattrArgs, NfsStat3, Proc3, ReadArgs, StableHow};
@@ -27,6 +28,7 @@ use slice_tests::wire::content::{Content, THRESHOLD};
 use slice_tests::wire::raw::{Raw, Reaction, Verbatim, call, marked};
 use slice_tests::wire::stage::{create, mkdir, size};
 use slice_tests::wire::{self, Expect, mode};
+use tokio::net::TcpSocket;
 
 /// Most that a process may hold after all of this, in bytes. The largest seen is 63 MiB, all servers in one process; one
 /// that believes lengths, keeps what half-sent records brought or makes answers that nobody takes has gigabytes.
@@ -35,6 +37,9 @@ const MAX_RESIDENT: u64 = 256 << 20;
 const CROWD: usize = 1000;
 /// Connections that one host has at least: a client with nconnect=16 and a dozen mounts.
 const SERVED: usize = 200;
+/// Connections of the multitude, and addresses that they come from: each below what one host may have.
+const MULTITUDE: usize = 10_000;
+const HOSTS: usize = 50;
 /// How long a server may take to end a connection that lies: a bound on a hang, not on speed.
 const HANGS_AFTER: Duration = Duration::from_secs(90);
 
@@ -522,6 +527,71 @@ fn a_thousand_connections_are_served_or_refused() {
             drop(Raw::connect(ports.client).await);
         }
         // The server learns of their end in its own time: until then a newcomer of this host may be refused.
+        loop {
+            let mut raw = Raw::connect(ports.client).await;
+            raw.send(&marked(&getattr(root, 1))).await;
+            if let Reaction::Record(_) = raw.reaction().await {
+                break;
+            }
+        }
+    });
+}
+
+/// Raises what this process may open; how many connections that lets it have, of `wanted`.
+fn allowed(wanted: usize) -> usize {
+    const OTHERS: u64 = 1000;
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(u64::MAX).min(wanted as u64 + OTHERS);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: limit.maximum }).unwrap();
+    let allowed = wanted.min((most - OTHERS) as usize);
+    if allowed < wanted {
+        println!("this process may open {most} files: {allowed} connections, not {wanted}");
+    }
+    allowed
+}
+
+/// A connection from another machine: the loopback has many addresses.
+async fn connect_from(host: usize, to: SocketAddr) -> Raw {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from((Ipv4Addr::new(127, 9, 0, host as u8 + 1), 0))).unwrap();
+    let stream = socket.connect(to).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    Raw { stream }
+}
+
+/// Far more connections than a µproxy takes, from many hosts; every other one sends a record byte by byte and never ends it. It
+/// takes some and closes the others; who was there before works on.
+#[test]
+fn ten_thousand_connections_and_slow_senders_harm_nobody() {
+    let multitude = allowed(MULTITUDE);
+    beside("multitude", Layout::Separate, async |ports, root| {
+        let mut all = Vec::new();
+        for xid in 0..multitude {
+            let mut raw = connect_from(xid % HOSTS, ports.client).await;
+            let call = marked(&getattr(root, xid as u32));
+            let sent = if xid % 2 == 0 { &call[..] } else { &call[..5] };
+            raw.send(sent).await; // It may be refused already.
+            all.push((xid as u32, call, raw));
+        }
+        let mut slow = 0;
+        for at in 5..25 {
+            slow = 0;
+            for (_, call, raw) in all.iter_mut().filter(|(xid, ..)| xid % 2 == 1) {
+                slow += usize::from(raw.send(&call[at..=at]).await);
+            }
+        }
+        let mut served = 0;
+        for (xid, _, raw) in all.iter_mut().filter(|(xid, ..)| xid % 2 == 0) {
+            if let Reaction::Record(reply) = raw.reaction().await {
+                let header = ReplyHeader::decode(&reply).unwrap();
+                assert_eq!((header.xid.0, header.status), (*xid, ReplyStatus::Success));
+                served += 1;
+            }
+        }
+        println!("of {multitude} connections {served} are served and {slow} slow ones are open");
+        assert!(served >= SERVED);
+        drop(all);
+        // The µproxy learns of their end in its own time: until then a newcomer may be refused.
         loop {
             let mut raw = Raw::connect(ports.client).await;
             raw.send(&marked(&getattr(root, 1))).await;

@@ -96,11 +96,12 @@ pub enum Target {
 // === impl Call ===
 
 impl Call {
-    /// The record grew by `by` bytes in its credential: what stands behind has moved.
-    pub fn shift(&mut self, by: usize) {
-        let moved = |range: &mut Range<usize>| *range = range.start + by..range.end + by;
-        self.args_at += by;
-        self.cred.end += by;
+    /// The record grew by `by` bytes in its credential, or shrank: what stands behind has moved.
+    pub fn shift(&mut self, by: isize) {
+        let to = |at: usize| at.saturating_add_signed(by);
+        let moved = |range: &mut Range<usize>| *range = to(range.start)..to(range.end);
+        self.args_at = to(self.args_at);
+        self.cred.end = to(self.cred.end);
         self.flavor = auth_flavor::SYS;
         if let What::Nfs(_, target) = &mut self.what {
             match target {

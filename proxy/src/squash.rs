@@ -52,7 +52,8 @@ fn replace(call: &mut Call, record: &mut BytesMut, auth: &AuthSys<'_>) {
     let mut out = BytesMut::with_capacity(record.len() + 32);
     out.extend_from_slice(record.get(..old.start).unwrap_or_default());
     auth.encode(&mut out);
-    let grown = out.len() - old.end;
+    // Less than nothing where a long body stood with AUTH_NONE. Records are short.
+    let grown = out.len() as isize - old.end as isize;
     out.extend_from_slice(record.get(old.end..).unwrap_or_default());
     *record = out;
     call.shift(grown);
@@ -105,6 +106,21 @@ mod tests {
         assert_eq!(&record[name.clone()], b"some name");
         assert_eq!((again.what, again.args_at), (call.what, call.args_at));
         assert_eq!(AuthSys::from_body(&record[again.cred]).unwrap().cred, cred);
+    }
+
+    /// Found by fuzzing: RFC 5531 lets an AUTH_NONE have a body, which may be longer than the credential in its place.
+    #[test]
+    fn a_body_that_nobody_reads_makes_way() {
+        for len in [4, 24, 28, 32, 100, 400] {
+            let (mut call, mut record, keys) =
+                lookup(&OpaqueAuth { flavor: auth_flavor::NONE, body: &vec![7; len] });
+            let cred = squash(&mut call, &mut record, &rule(Squash::None)).unwrap();
+            let again = classify(&record, &keys).unwrap();
+            let What::Nfs(_, Target::Entry { name, .. }) = &call.what else { panic!("no entry") };
+            assert_eq!(&record[name.clone()], b"some name", "{len} bytes");
+            assert_eq!(again, call, "{len} bytes");
+            assert_eq!(AuthSys::from_body(&record[again.cred]).unwrap().cred, cred);
+        }
     }
 
     #[test]

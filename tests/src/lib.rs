@@ -14,6 +14,7 @@ pub mod image;
 pub mod manual;
 pub mod model;
 pub mod paths;
+pub mod powercut;
 pub mod process;
 pub mod stock;
 pub mod torment;

@@ -35,8 +35,14 @@ const ONE: &[&str] = &["hash_separate"];
 const LIMIT: Duration = Duration::from_secs(45 * 60);
 
 /// All suites, short ones first.
-pub const SUITES: [Suite; 9] = [
+pub const SUITES: [Suite; 10] = [
     Suite { name: "model", tests: &MODEL, quick: ONE, normal: MODELS },
+    Suite {
+        name: POWERCUT,
+        tests: &["dirserver", "smallfile", "blockstore", "coordinator", "store"],
+        quick: &[],
+        normal: &[],
+    },
     Suite {
         name: WATCH,
         tests: &["prometheus_scrapes_it", "the_page_shows_the_ensemble"],
@@ -58,7 +64,10 @@ pub const SUITES: [Suite; 9] = [
 ];
 
 /// What the tests of these suites are marked with: a plain `cargo test` shows it, and they are counted here instead.
-pub const IGNORED_AS: [&str; 4] = ["stock client:", "whole ensembles:", "docker:", "watch:"];
+pub const IGNORED_AS: [&str; 5] = ["stock client:", "whole ensembles:", "docker:", "watch:", "power cuts:"];
+
+/// The suite that cuts the power of every store.
+const POWERCUT: &str = "powercut";
 
 /// The suite that looks at an ensemble with Prometheus and with a browser.
 pub const WATCH: &str = "watch";
@@ -169,10 +178,27 @@ pub fn obstacle(
     if suite.name == DEPLOY && ask(Command::new("docker").arg("info")).is_none() {
         reasons.push("no Docker engine answers (docker info)".to_owned());
     }
+    if suite.name == POWERCUT {
+        reasons.extend(no_fuse());
+    }
     if suite.name == "stock_tree" && !source {
         reasons.push("no Debian source package could be fetched".to_owned());
     }
     (!reasons.is_empty()).then(|| reasons.join("; "))
+}
+
+/// Mounts a FUSE file system as that suite does, without a server behind it, and takes it away: why that is not possible.
+fn no_fuse() -> Option<String> {
+    const MOUNT: &str = r#"
+        dir=$(mktemp -d) && trap 'rmdir "$dir"' EXIT && exec 3<>/dev/fuse &&
+        mount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 slice-power "$dir" && umount -l "$dir""#;
+    let tried = match Command::new("sh").args(["-c", MOUNT]).output() {
+        Ok(tried) => tried,
+        Err(error) => return Some(format!("no shell to mount a FUSE file system: {error}")),
+    };
+    let said = String::from_utf8_lossy(&tried.stderr);
+    let why = said.lines().next().unwrap_or("mount says nothing");
+    (!tried.status.success()).then(|| format!("no FUSE file system can be mounted: {why}"))
 }
 
 #[cfg(test)]
@@ -203,8 +229,8 @@ mod tests {
         let tcc: Vec<_> = crate::packages::PACKAGES.iter().filter(|p| p.name == "tcc").collect();
         assert_eq!(obstacle(tree, false, &tcc, &[], true).unwrap(), "packages are missing: tcc");
         assert!(obstacle(tree, false, &[], &[], false).is_some());
-        // Containers depend on this machine.
-        let others = SUITES.iter().filter(|suite| ![tree.name, DEPLOY].contains(&suite.name));
+        // Containers and FUSE depend on this machine.
+        let others = SUITES.iter().filter(|suite| ![tree.name, DEPLOY, POWERCUT].contains(&suite.name));
         assert!(others.map(|suite| obstacle(suite, false, &tcc, &[], false)).all(|found| found.is_none()));
     }
 }

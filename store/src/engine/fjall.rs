@@ -38,8 +38,17 @@ impl Fjall {
             .map_err(failed("open"))?;
         let data = db.keyspace(DATA, KeyspaceCreateOptions::default).map_err(failed("open"))?;
         let stamp = db.keyspace(STAMP, KeyspaceCreateOptions::default).map_err(failed("open"))?;
+        sync_names(dir)?;
         Ok(Self { data, stamp, db })
     }
+}
+
+/// fjall makes durable what is in a keyspace's directory, but not that directory's name: without it, fjall finds a journal
+/// and makes new keyspaces, empty ones (`tests/tests/powercut`).
+fn sync_names(dir: &Path) -> Result<()> {
+    let keyspaces = dir.join("keyspaces");
+    let sync = std::fs::File::open(&keyspaces).and_then(|names| names.sync_all());
+    sync.map_err(Error::io("fsync", keyspaces))
 }
 
 fn copy(slice: &[u8]) -> Bytes {

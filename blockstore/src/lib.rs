@@ -31,6 +31,8 @@ mod commit;
 mod config;
 mod error;
 mod fence;
+#[doc(hidden)]
+pub mod fuzzing;
 mod layout;
 mod list;
 mod node;

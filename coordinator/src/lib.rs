@@ -28,6 +28,8 @@ mod coordinator;
 pub mod deal;
 pub mod ensemble;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod heard;
 pub mod intents;
 pub mod log;

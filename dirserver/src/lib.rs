@@ -28,6 +28,8 @@ mod config;
 mod data;
 mod decide;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod keys;
 mod lists;
 mod owed;

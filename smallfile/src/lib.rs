@@ -35,6 +35,8 @@ mod config;
 mod core;
 mod error;
 mod fetch;
+#[doc(hidden)]
+pub mod fuzzing;
 mod list;
 mod log;
 mod node;

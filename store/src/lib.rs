@@ -22,6 +22,8 @@
 mod batch;
 pub mod engine;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod group;
 mod overlay;
 mod stamp;

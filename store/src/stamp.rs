@@ -51,7 +51,7 @@ impl StoreStamp {
         b.freeze()
     }
 
-    fn decode(bytes: &[u8]) -> std::result::Result<(Self, EngineKind), &'static str> {
+    pub(crate) fn decode(bytes: &[u8]) -> std::result::Result<(Self, EngineKind), &'static str> {
         use slice_proto::xdr::Reader;
         let short = |_| "it is too short";
         let body = bytes.get(..STAMP_BYTES - 4).ok_or("it is too short")?;

@@ -10,7 +10,7 @@
 //! sequence, which is at least the last one that was said to be durable, and none after it. A torn tail is cut; damage
 //! to anything that was durable is told. Opening starts a new segment, so nothing is ever written behind a cut.
 
-mod record;
+pub(crate) mod record;
 mod segment;
 mod writer;
 

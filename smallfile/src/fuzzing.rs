@@ -1,0 +1,16 @@
+//! A way in for fuzzing (`fuzz/`): what only this crate decodes. No part of its interface.
+
+use crate::core::record::Record;
+use crate::log::frame;
+use slice_proto::ids::FileId;
+
+/// A map record, and a frame of the log. What is understood reads back as the same.
+///
+/// # Panics
+/// If it does not.
+pub fn records(data: &[u8]) {
+    if let Ok(record) = Record::decode(FileId(1), data) {
+        assert_eq!(Record::decode(FileId(1), &record.encode()).ok(), Some(record));
+    }
+    let _ = frame::decode(1, 64, data);
+}

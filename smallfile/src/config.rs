@@ -35,6 +35,12 @@ pub(crate) struct Tuning {
     pub objects: usize,
 }
 
+impl Tuning {
+    /// Bounds that a test reaches: segments fill, memory is short and objects are forgotten.
+    pub(crate) const SMALL: Self =
+        Self { segment_bytes: 512 << 10, flush_at: 64 << 10, held_max: 200 << 10, objects: 64 };
+}
+
 impl Default for Tuning {
     fn default() -> Self {
         Self { segment_bytes: 32 << 20, flush_at: 16 << 20, held_max: 40 << 20, objects: 64 << 10 }

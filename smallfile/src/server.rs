@@ -56,6 +56,19 @@ impl SmallFileStore {
         blocking(move || Self::open_with(config, tables, clock, Tuning::default())).await?.map(Arc::new)
     }
 
+    /// The same with segments so small that they fill up, and are cleaned, while a test waits.
+    ///
+    /// # Errors
+    /// An [`Error`] that says what is wrong with the directory.
+    #[doc(hidden)]
+    pub async fn open_small(
+        config: SmallConfig,
+        tables: Tables,
+        clock: SharedClock,
+    ) -> Result<Arc<Self>, Error> {
+        blocking(move || Self::open_with(config, tables, clock, Tuning::SMALL)).await?.map(Arc::new)
+    }
+
     /// The same with other bounds. Blocks.
     pub(crate) fn open_with(
         config: SmallConfig,

@@ -31,9 +31,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub const ME: ServerId = ServerId(7);
 
-/// Small bounds, so that segments fill, memory is short and objects are forgotten.
-pub const SMALL: Tuning =
-    Tuning { segment_bytes: 512 << 10, flush_at: 64 << 10, held_max: 200 << 10, objects: 64 };
+pub const SMALL: Tuning = Tuning::SMALL;
 
 pub struct TestClock(pub AtomicU64);
 

@@ -150,6 +150,17 @@ pub struct Intents {
     rng: StdRng,
 }
 
+fn config(data: &Path, lives: u16) -> CoordinatorConfig {
+    CoordinatorConfig {
+        data: data.to_owned(),
+        engine: EngineKind::Fjall,
+        identity: wire::identity(),
+        server: COORDINATOR,
+        address: format!("127.0.0.1:{}", 10 + lives),
+        take_over_after: Duration::ZERO,
+    }
+}
+
 impl Intents {
     /// Those that a take-over told every data server of, before the power went: they are done, known or forgotten.
     fn done(&mut self) {
@@ -160,17 +171,6 @@ impl Intents {
                 owner.open.remove(&key);
                 owner.completed.insert(key);
             }
-        }
-    }
-
-    fn config(&self, data: &Path) -> CoordinatorConfig {
-        CoordinatorConfig {
-            data: data.to_owned(),
-            engine: EngineKind::Fjall,
-            identity: wire::identity(),
-            server: COORDINATOR,
-            address: format!("127.0.0.1:{}", 10 + self.lives),
-            take_over_after: Duration::ZERO,
         }
     }
 
@@ -257,16 +257,21 @@ impl Role for Intents {
         Self { owners, lives: 0, epoch: TableEpoch(0), notes: Default::default(), rng }
     }
 
-    async fn make(&mut self, data: &Path) {
+    fn format(data: &Path) -> Result<(), String> {
         let plan = Plan {
             expected: Expected { dir: 1, small: 1, block: 2 },
             volumes: vec![],
             placements: vec![Placement { copies: 1 }],
         };
-        Coordinator::format(&self.config(data), plan).unwrap();
+        wire::make_once(data, || {
+            Coordinator::format(&config(data, 0), plan).map_err(|error| error.to_string())
+        })
+    }
+
+    async fn make(&mut self, data: &Path) {
         let (sender, follower) = tables();
         let directory = Directory::new(None);
-        let c = Coordinator::open(self.config(data), sender, directory, Arc::new(SystemClock)).await.unwrap();
+        let c = Coordinator::open(config(data, 0), sender, directory, Arc::new(SystemClock)).await.unwrap();
         form(&c).await;
         self.epoch = follower.current().epoch;
         assert!(self.epoch > TableEpoch(0), "no table");
@@ -276,9 +281,13 @@ impl Role for Intents {
         self.lives += 1;
         let (sender, follower) = tables();
         let directory = Directory::new(None);
-        let opened =
-            Coordinator::open(self.config(life.data()), sender, directory.clone(), Arc::new(SystemClock))
-                .await;
+        let opened = Coordinator::open(
+            config(life.data(), self.lives),
+            sender,
+            directory.clone(),
+            Arc::new(SystemClock),
+        )
+        .await;
         let c = life.good("it does not open", opened.map_err(|error| error.to_string()))?;
         let epoch = follower.current().epoch;
         assert!(epoch > self.epoch, "at another address, and epoch {epoch:?} after {:?}", self.epoch);

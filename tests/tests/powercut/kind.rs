@@ -27,7 +27,7 @@ pub trait Kind: Send + 'static {
     const SMALL: bool;
     type Server: Service;
 
-    fn format(data: &Path);
+    fn format(data: &Path) -> Result<(), String>;
     async fn open(data: &Path, tables: Tables) -> Result<Arc<Self::Server>, String>;
     async fn adopt(server: &Self::Server);
     fn run(server: Arc<Self::Server>) -> LocalBoxFuture<'static, ()>;
@@ -57,13 +57,12 @@ impl Kind for Small {
     const SMALL: bool = true;
     type Server = SmallFileStore;
 
-    fn format(data: &Path) {
-        SmallFileStore::format(&small(data)).unwrap();
+    fn format(data: &Path) -> Result<(), String> {
+        wire::make_once(data, || SmallFileStore::format(&small(data)).map_err(|error| error.to_string()))
     }
 
     async fn open(data: &Path, tables: Tables) -> Result<Arc<SmallFileStore>, String> {
-        let directory = slice_rpc::Directory::new(None);
-        let opened = SmallFileStore::open(small(data), tables, directory, Arc::new(SystemClock)).await;
+        let opened = SmallFileStore::open_small(small(data), tables, Arc::new(SystemClock)).await;
         opened.map_err(|error| error.to_string())
     }
 
@@ -103,8 +102,8 @@ impl Kind for Block {
     const SMALL: bool = false;
     type Server = BlockStore;
 
-    fn format(data: &Path) {
-        BlockStore::format(&block(data)).unwrap();
+    fn format(data: &Path) -> Result<(), String> {
+        wire::make_once(data, || BlockStore::format(&block(data)).map_err(|error| error.to_string()))
     }
 
     async fn open(data: &Path, tables: Tables) -> Result<Arc<BlockStore>, String> {

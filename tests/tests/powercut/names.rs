@@ -346,13 +346,20 @@ impl Role for Names {
         Self { users, dirs: None, elsewhere: Arc::default(), tables: (sender, follower) }
     }
 
-    async fn make(&mut self, data: &Path) {
-        for which in 0..2 {
-            std::fs::create_dir(data.join(format!("d{which}"))).unwrap();
-            DirServer::format(&config(data, which)).unwrap();
-        }
+    fn format(data: &Path) -> Result<(), String> {
+        (0..2)
+            .try_for_each(|which| std::fs::create_dir_all(config(data, which).data))
+            .map_err(|e| e.to_string())?;
         // Their directories are this disk's own: whoever makes them makes them durable.
-        std::fs::File::open(data).and_then(|dir| dir.sync_all()).unwrap();
+        std::fs::File::open(data).and_then(|dir| dir.sync_all()).map_err(|e| e.to_string())?;
+        let format = |which| {
+            let config = config(data, which);
+            wire::make_once(&config.data, || DirServer::format(&config).map_err(|e| e.to_string()))
+        };
+        (0..2).try_for_each(format)
+    }
+
+    async fn make(&mut self, data: &Path) {
         let life = Life::whole(data);
         let c = Caller::open(&life, Arc::clone(&self.elsewhere), &self.tables.1).await.unwrap();
         let table = wire::table();

@@ -8,6 +8,7 @@ use slice_proto::ids::{EnsembleId, Role as Place, ServerId};
 use slice_store::{Batch, Direction, EngineKind, KeyRange, Store, StoreStamp};
 
 use super::round::{Dark, Life, Role};
+use super::wire;
 
 /// Batches that wait to be durable at a time.
 const WAITING: usize = 8;
@@ -60,15 +61,18 @@ fn batch(n: u64) -> Batch {
 impl Role for Pairs {
     const NAME: &'static str = "key-value store";
     const CHANGES: u64 = 1_500;
-    const CUTS: [usize; 3] = [3, 10, 200];
+    const CUTS: [usize; 3] = [3, 6, 200];
 
     fn new(rng: StdRng) -> Self {
         Self { submitted: 0, durable: 0, acknowledged: 0, rng }
     }
 
-    async fn make(&mut self, data: &Path) {
-        Store::format(data, EngineKind::Fjall, stamp()).unwrap();
+    fn format(data: &Path) -> Result<(), String> {
+        let format = || Store::format(data, EngineKind::Fjall, stamp()).map_err(|error| error.to_string());
+        wire::make_once(data, format)
     }
+
+    async fn make(&mut self, _: &Path) {}
 
     async fn live(&mut self, life: &Life) -> Result<(), Dark> {
         let store = life.good("it does not open", Store::open(life.data(), EngineKind::Fjall, stamp()))?;

@@ -13,6 +13,9 @@ use tokio::sync::watch;
 /// Cuts of one disk, before a new one is formatted: so that what recovery leaves is recovered from again.
 const LIVES: usize = 15;
 
+/// Changes of the disk that making a store takes, for the most part.
+const MAKING: u64 = 120;
+
 /// A server that does not end is a fault; no claim on speed.
 const HANGS_AFTER: Duration = Duration::from_secs(120);
 
@@ -26,7 +29,10 @@ pub trait Role: Send {
 
     fn new(rng: StdRng) -> Self;
 
-    /// Makes its store in an empty directory.
+    /// Makes its store where there is none: in an empty directory, or where the power went while one was made.
+    fn format(data: &Path) -> Result<(), String>;
+
+    /// Opens the new store, and does what the server does once.
     async fn make(&mut self, data: &Path);
 
     /// Opens it, looks whether everything is there that must be, calls [`Life::load`], and works until there is no more power.
@@ -142,10 +148,10 @@ pub fn play<R: Role>() {
     let seed = seed();
     println!("SLICE_POWER_SEED={seed}: {cuts} power cuts of the {}", R::NAME);
     let mut rng = StdRng::seed_from_u64(seed);
-    let (mut told, mut acknowledged, mut changes) = (Told(R::NAME, seed, 0), 0, 0);
+    let (mut told, mut acknowledged, mut changes, mut format_cuts) = (Told(R::NAME, seed, 0), 0, 0, 0);
     while told.2 < cuts {
         let mut role = R::new(StdRng::seed_from_u64(rng.random()));
-        let on = Mounted::new(Disk::new(rng.random())).unwrap();
+        let on = Mounted::new(formatted::<R>(&mut rng, &mut format_cuts)).unwrap();
         alone(async || role.make(on.path()).await);
         // What making it says is durable must be.
         let mut disk = on.cut(rng.random());
@@ -166,9 +172,31 @@ pub fn play<R: Role>() {
         acknowledged += role.acknowledged();
     }
     println!(
-        "{}: {cuts} power cuts in {changes} changes of the disk, {acknowledged} acknowledged operations held",
+        "{}: {cuts} power cuts in {changes} changes of the disk, {acknowledged} acknowledged operations held; {format_cuts} \
+         while a store was made",
         R::NAME
     );
+}
+
+/// A disk with a new store: made at once, or at the second or third attempt, when the power went in the others.
+fn formatted<R: Role>(rng: &mut StdRng, cuts: &mut usize) -> Disk {
+    let mut disk = Disk::new(rng.random());
+    let mut interrupted = rng.random_range(0..3);
+    loop {
+        let on = Mounted::new(disk).unwrap();
+        if interrupted > 0 {
+            on.power().cut_after(rng.random_range(0..MAKING), rng.random());
+            interrupted -= 1;
+        }
+        let made = R::format(on.path());
+        let dark = *on.power().dark().borrow();
+        assert!(dark || made.is_ok(), "a store cannot be made: {made:?}");
+        *cuts += usize::from(dark);
+        disk = on.cut(rng.random());
+        if made.is_ok() {
+            return disk;
+        }
+    }
 }
 
 fn live<R: Role>(role: &mut R, on: &Mounted, rng: &mut StdRng, last: bool) {

@@ -1,6 +1,7 @@
 //! Calls of a server in this process, and what all of them are told.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
 use slice_proto::handle::{Handle, KeyRing};
@@ -67,6 +68,14 @@ pub fn volume() -> Volume {
         root_uid: 0,
         root_gid: 0,
         root_mode: 0o777,
+    }
+}
+
+/// Makes a store unless one is there, as a server does that is started again.
+pub fn make_once(data: &Path, format: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    match slice_store::read_stamp(data) {
+        Err(slice_store::Error::Absent { .. }) => format(),
+        found => found.map(drop).map_err(|error| error.to_string()),
     }
 }
 

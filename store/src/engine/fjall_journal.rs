@@ -90,16 +90,21 @@ fn inspect(path: &Path) -> Result<(u64, Tail)> {
     Ok((at as u64, tail))
 }
 
+/// What a preallocated journal ends with, a block at a time.
+const ZEROS: [u8; 4096] = [0; 4096];
+
 fn judge(bytes: &[u8]) -> (usize, Tail) {
     let (mut at, mut last) = (0, None);
     while let Some((end, seqno)) = batch(bytes, at) {
         (at, last) = (end, Some(seqno));
     }
     let rest = bytes.get(at..).unwrap_or_default();
-    if rest.iter().all(|b| *b == 0) {
+    let Some(used) = rest.chunks(ZEROS.len()).rposition(|chunk| !ZEROS.starts_with(chunk)) else {
         return (at, Tail::Clean);
-    }
-    let whole_behind = (1..rest.len()).any(|i| batch(rest, i).is_some_and(|(_, seqno)| Some(seqno) > last));
+    };
+    // No batch begins behind the last block that holds anything: it ends in a trailer.
+    let mut starts = 1..rest.len().min((used + 1) * ZEROS.len());
+    let whole_behind = starts.any(|i| batch(rest, i).is_some_and(|(_, seqno)| Some(seqno) > last));
     (at, if whole_behind { Tail::Damaged } else { Tail::Torn })
 }
 

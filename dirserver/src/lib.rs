@@ -30,6 +30,7 @@ mod decide;
 mod error;
 #[doc(hidden)]
 pub mod fuzzing;
+mod gate;
 mod keys;
 mod lists;
 mod owed;

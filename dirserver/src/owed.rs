@@ -4,6 +4,7 @@
 use crate::call::Call;
 use crate::data::{Cut, complete, cut, intend};
 use crate::error::{Error, Result};
+use crate::gate::Gate;
 use crate::keys;
 use crate::records::{Purge, Resize};
 use crate::replies::{Begin, Replies, Running};
@@ -21,7 +22,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 /// Purges under way at once: bounds what a mass removal has in flight.
 const MAX_PURGES: usize = 256;
@@ -45,7 +46,7 @@ pub(crate) struct Owed {
     open: AtomicUsize,
     interrupted: Mutex<Vec<Interrupted>>,
     /// Set once all interrupted changes of size are finished: what their replies say is true then.
-    rolled: watch::Sender<bool>,
+    rolled: Gate,
     completed: Mutex<Vec<IntentionId>>,
     bell: Notify,
 }
@@ -89,7 +90,7 @@ impl Owed {
         Ok(Self {
             open: AtomicUsize::new(purges.len() + interrupted.len()),
             purges: Mutex::new(purges),
-            rolled: watch::Sender::new(interrupted.is_empty()),
+            rolled: Gate::new(interrupted.is_empty()),
             interrupted: Mutex::new(interrupted),
             completed: Mutex::default(),
             bell,
@@ -114,8 +115,7 @@ impl Owed {
 
     /// Waits until all changes of size that earlier lives began are finished.
     pub(crate) async fn rolled(&self) {
-        // The sender lives as long as we do.
-        let _ = self.rolled.subscribe().wait_for(|r| *r).await;
+        self.rolled.passed().await;
     }
 
     /// A file's last link is gone by the batch of `ticket`.
@@ -142,7 +142,7 @@ impl Owed {
     /// What is owed, for a log.
     pub(crate) fn tell(&self) -> String {
         let (purges, completed) = (self.purges.lock().len(), self.completed.lock().len());
-        let rolled = *self.rolled.borrow();
+        let rolled = self.rolled.is_open();
         format!(
             "{} in all, {purges} purges and {completed} completions waiting, rolled forward: {rolled}",
             self.len()
@@ -164,7 +164,7 @@ pub(crate) async fn run(inner: &Arc<Inner>) {
             owed.open.fetch_sub(1, Ordering::Relaxed);
         }))
         .await;
-        owed.rolled.send_replace(true);
+        owed.rolled.open();
     };
     let rest = async {
         loop {

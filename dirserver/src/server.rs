@@ -2,6 +2,7 @@
 
 use crate::config::DirConfig;
 use crate::error::{Error, Result};
+use crate::gate::Gate;
 use crate::owed::Owed;
 use crate::records::{AttrRec, STORE_FORMAT, SiteStamp, decode_number, encode_number};
 use crate::replies::Replies;
@@ -49,7 +50,7 @@ pub(crate) struct Inner {
     clock: SharedClock,
     stamped: Vec<AtomicBool>,
     /// Set once every other directory server has told what its operations hold here.
-    pub(crate) reconciled: watch::Sender<bool>,
+    pub(crate) reconciled: Gate,
     stop: watch::Sender<bool>,
     /// What clients see as fsid is this plus the volume's number.
     fsid: u64,
@@ -77,6 +78,12 @@ fn stamp(config: &DirConfig) -> StoreStamp {
 // === impl DirServer ===
 
 impl DirServer {
+    /// What its store is stamped with.
+    #[must_use]
+    pub fn stamp(config: &DirConfig) -> StoreStamp {
+        stamp(config)
+    }
+
     /// Makes an empty store. Blocks.
     ///
     /// # Errors
@@ -96,7 +103,22 @@ impl DirServer {
         clock: SharedClock,
     ) -> Result<Arc<Self>> {
         // Reading the journal back blocks, but nothing is served here yet.
-        let inner = Inner::open(config, tables, directory, clock)?;
+        let store = Store::open(&config.data, config.engine, stamp(&config))?;
+        Self::open_on(store, config, tables, directory, clock).await
+    }
+
+    /// As [`open`](Self::open), on a store that the caller has opened: for simulations.
+    ///
+    /// # Errors
+    /// An [`Error`] that says what is wrong with the store.
+    pub async fn open_on(
+        store: Store,
+        config: DirConfig,
+        tables: Tables,
+        directory: Directory,
+        clock: SharedClock,
+    ) -> Result<Arc<Self>> {
+        let inner = Inner::open(store, config, tables, directory, clock)?;
         // This life's number is durable before anything is numbered by it.
         inner.state.store.wait(inner.state.store.submitted()).await?;
         Ok(Arc::new(Self { inner: Arc::new(inner) }))
@@ -151,7 +173,9 @@ impl DirServer {
     pub async fn run(self: Arc<Self>) {
         let inner = &self.inner;
         let mut stop = inner.stop.subscribe();
+        // In this order, which is as good as any, so that a simulation runs the same way each time.
         tokio::select! {
+            biased;
             () = inner.follow_tables() => {}
             () = owed::run(inner) => {}
             () = tx::recover::run(inner) => {}
@@ -190,8 +214,13 @@ impl DirServer {
 // === impl Inner ===
 
 impl Inner {
-    fn open(config: DirConfig, tables: Tables, directory: Directory, clock: SharedClock) -> Result<Self> {
-        let store = Store::open(&config.data, config.engine, stamp(&config))?;
+    fn open(
+        store: Store,
+        config: DirConfig,
+        tables: Tables,
+        directory: Directory,
+        clock: SharedClock,
+    ) -> Result<Self> {
         let boot = match store.get(&keys::BOOT)? {
             Some(b) => decode_number(&keys::BOOT, &b)? + 1,
             None => 1,
@@ -217,7 +246,7 @@ impl Inner {
         owed.lock_again(&state, &replies);
         let peers = PeerOps::load(&state)?;
         // A store that has never served has nobody to hear from.
-        let reconciled = watch::Sender::new(boot == 1);
+        let reconciled = Gate::new(boot == 1);
         Ok(Self {
             me,
             fsid: config.identity.ensemble.0,
@@ -290,8 +319,7 @@ impl Inner {
 
     /// Waits until every other directory server has told what its operations hold here.
     pub(crate) async fn until_reconciled(&self) {
-        // The sender lives as long as we do.
-        let _ = self.reconciled.subscribe().wait_for(|r| *r).await;
+        self.reconciled.passed().await;
     }
 
     /// Judges a call that was sent by table `sender` and executes at `site`.
@@ -333,7 +361,7 @@ impl Inner {
         format!(
             "life {}, reconciled: {}, settled up to {:#x}\n operations of ours: {}\n peers': {}\n held: {}\n owed: {}",
             self.journal.boot(),
-            *self.reconciled.borrow(),
+            self.reconciled.is_open(),
             self.settled(),
             self.journal.tell(),
             self.peers.tell(),

@@ -51,7 +51,9 @@ pub use directory::{Channels, Directory, Target};
 pub use error::{CallError, Error};
 pub use hello::Me;
 pub use metered::{Metered, Targets};
-pub use server::{Connection, Gate, Limits, Listener, Options, Placement, serve, serve_local, serve_udp};
+pub use server::{
+    Connection, Gate, Limits, Listener, Options, Placement, serve, serve_local, serve_stream, serve_udp,
+};
 pub use service::{Handled, LocalService, Message, Peer, Service};
 pub use tables::{Tables, TablesSender};
 pub use worker::Workers;

@@ -24,6 +24,9 @@ const MAX_KEY_BYTES: usize = u16::MAX as usize;
 /// Far above any record of ours, far below where the engines count in 32 bits.
 const MAX_VALUE_BYTES: usize = 64 << 20;
 
+/// Told that a turn is wanted.
+pub(crate) type Turn = Box<dyn Fn() + Send + Sync>;
+
 /// What submitters, readers and the committer share.
 pub(crate) struct Group {
     pub(crate) engine: Box<dyn Engine>,
@@ -33,6 +36,8 @@ pub(crate) struct Group {
     pub(crate) busy: AtomicBool,
     state: Mutex<State>,
     work: Condvar,
+    /// Where there is no committer: told that somebody wants a turn taken, instead of `work`.
+    call: Option<Turn>,
     /// Held by the one who writes to the engine: the committer, or a caller of [`turn`](Self::turn).
     turn: Mutex<()>,
     pub(crate) commits: Commits,
@@ -50,9 +55,10 @@ struct State {
 }
 
 impl Group {
-    pub(crate) fn new(engine: Box<dyn Engine>) -> Self {
+    pub(crate) fn new(engine: Box<dyn Engine>, call: Option<Turn>) -> Self {
         Self {
             engine,
+            call,
             progress: Arc::new(Progress::new()),
             overlay: RwLock::default(),
             busy: AtomicBool::new(false),
@@ -97,7 +103,12 @@ impl Group {
         state.wanted = state.wanted.max(ticket.0.min(state.submitted));
         if state.wanted > state.taken && std::mem::take(&mut state.idle) {
             drop(state);
-            self.work.notify_one();
+            match &self.call {
+                None => {
+                    self.work.notify_one();
+                }
+                Some(call) => call(),
+            }
         }
     }
 
@@ -109,6 +120,11 @@ impl Group {
     pub(crate) fn close(&self) {
         self.state.lock().closing = true;
         self.work.notify_one();
+    }
+
+    /// As the committer before it waits: what is wanted from now on is told again.
+    pub(crate) fn idle(&self) {
+        self.state.lock().idle = true;
     }
 
     /// The committer's life.

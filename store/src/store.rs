@@ -62,13 +62,38 @@ impl Store {
         stamp: StoreStamp,
         lock: Option<File>,
     ) -> Result<Self> {
-        let group = Arc::new(Group::new(engine));
+        let group = Arc::new(Group::new(engine, None));
         let run = Arc::clone(&group);
         let committer = std::thread::Builder::new()
             .name("store-commit".to_owned())
             .spawn(move || run.run())
             .map_err(|_| Error::NoCommitter)?;
         Ok(Self { inner: Arc::new(Inner { group, stamp, kind, committer: Some(committer), _lock: lock }) })
+    }
+
+    /// A store on an engine that the caller brings, without a directory, a lock and a thread: for simulations. `wanted` is
+    /// told when somebody waits for a batch, and has then to see to it that [`turn`](Self::turn) is called, once for each
+    /// time that it was told. `stamp` is taken for what the engine holds.
+    #[must_use]
+    pub fn on_engine(
+        engine: Box<dyn Engine>,
+        stamp: StoreStamp,
+        wanted: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
+        let group = Arc::new(Group::new(engine, Some(Box::new(wanted))));
+        group.idle();
+        let kind = EngineKind::default();
+        Self { inner: Arc::new(Inner { group, stamp, kind, committer: None, _lock: None }) }
+    }
+
+    /// Takes the turn that was wanted ([`on_engine`](Self::on_engine)): as [`flush`](Self::flush).
+    ///
+    /// # Errors
+    /// The store's first write or fsync error.
+    pub fn turn(&self) -> Result<()> {
+        // First: what is wanted while this one runs may be too late for it.
+        self.inner.group.idle();
+        self.inner.group.turn()
     }
 
     /// What the store was formatted for; `format` is what it has, which may be older than what was asked for.

@@ -155,14 +155,14 @@ impl PeerOps {
         *known = life.max(*known);
         let all = book.ops.keys().chain(book.waiting.keys());
         let over = |op: &&OpId| op.sender == sender && op.boot() < life && !owed.contains(&op.seq);
-        all.filter(over).copied().collect()
+        in_order(all.filter(over).copied())
     }
 
     /// Operations of a sender that were found after a restart, and of which nothing was heard yet.
     pub(crate) fn recovered(&self, sender: ServerId) -> Vec<OpId> {
         let book = self.0.lock();
         let found = book.ops.iter().filter(|(op, o)| op.sender == sender && o.recovered);
-        found.map(|(op, _)| *op).collect()
+        in_order(found.map(|(op, _)| *op))
     }
 
     /// What peers' operations hold or wait for, for a log.
@@ -177,6 +177,14 @@ impl PeerOps {
             o.recovered = false;
         }
     }
+}
+
+/// What is done to several operations is done in their order, not in that of a hash map, which is another each time: so
+/// that a simulation runs the same way twice.
+fn in_order(ops: impl Iterator<Item = OpId>) -> Vec<OpId> {
+    let mut ops: Vec<OpId> = ops.collect();
+    ops.sort_unstable();
+    ops
 }
 
 // === impl Book ===

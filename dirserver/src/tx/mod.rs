@@ -189,7 +189,7 @@ impl Mutation {
                 }
             }
         }
-        if op.takes_away() && !routes.alone && !*inner.reconciled.borrow() {
+        if op.takes_away() && !routes.alone && !inner.reconciled.is_open() {
             return Step::Wait(Cause::Reconciled);
         }
         let Some(running) = &self.running else { return done };

@@ -37,7 +37,7 @@ pub(crate) async fn run(inner: &Arc<Inner>) {
         inner.journal.place(|site| routes.owner(site));
         let peers = routes.table.servers_of(Role::Dir).filter(|s| *s != inner.me);
         join_all(peers.map(|server| meet(inner, server))).await;
-        inner.reconciled.send_replace(true);
+        inner.reconciled.open();
     };
     tokio::join!(start, settle(inner));
 }
@@ -166,6 +166,7 @@ async fn settle(inner: &Arc<Inner>) {
             tracing::error!(%error, "settled operations could not be deleted");
         }
         tokio::select! {
+            biased;
             Some(server) = asking.next() => {
                 asked.remove(&server);
             }

@@ -17,7 +17,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Bytes read per wake-up before other connections get their turn.
 const READ_BUDGET: usize = 256 << 10;
@@ -52,8 +52,8 @@ enum Took {
 /// The connection must be closed.
 struct Close;
 
-pub(super) struct Task {
-    stream: TcpStream,
+pub(super) struct Task<S> {
+    stream: S,
     intake: Intake,
     shared: Rc<Shared>,
     connection: Connection,
@@ -65,9 +65,9 @@ pub(super) struct Task {
     trace: Trace,
 }
 
-impl Task {
+impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
     pub(super) fn new(
-        stream: TcpStream,
+        stream: S,
         intake: Intake,
         connection: Connection,
         service: Rc<dyn LocalService>,

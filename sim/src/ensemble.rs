@@ -1,0 +1,273 @@
+//! Which nodes there are; starting and killing them.
+
+use crate::data::{Coordinator, DataServer, Shelf};
+use crate::net::{Key, Link, Party};
+use crate::world::{Host, MS, World, world};
+use rand::Rng;
+use slice_dirserver::{DirConfig, DirServer};
+use slice_proto::handle::KeyRing;
+use slice_proto::ids::{EnsembleId, FileId, Role, SITES_PER_ROLE, ServerId, Site, TableEpoch, VolumeId};
+use slice_proto::secret::Identity;
+use slice_proto::table::{NamePolicy, Placement, RoutingTable, ServerEntry, Volume};
+use slice_proxy::{Export, Exports, Proxy, ProxyConfig, Space, Squash};
+use slice_rpc::tables::{Tables, TablesSender, tables};
+use slice_rpc::{Directory, Me, Service, Target};
+use slice_store::Store;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::task::LocalSet;
+
+/// How many of each.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    /// Directory servers.
+    pub dirs: usize,
+    /// µproxies.
+    pub proxies: usize,
+    /// Block storage nodes.
+    pub blocks: usize,
+}
+
+/// An ensemble in this thread's world.
+pub struct Ensemble {
+    /// Where everything is.
+    pub world: Rc<World>,
+    /// Who serves what.
+    pub table: RoutingTable,
+    identity: Identity,
+    tables: (TablesSender, Tables),
+    shelves: BTreeMap<usize, Shelf>,
+    dirs: RefCell<BTreeMap<usize, Arc<DirServer>>>,
+}
+
+fn identity() -> Identity {
+    Identity { ensemble: EnsembleId(7), secret: [3; 32] }
+}
+
+const fn id(node: usize) -> ServerId {
+    ServerId(node as u64 + 1)
+}
+
+impl Ensemble {
+    /// Formats an ensemble. Nothing of it runs yet.
+    #[must_use]
+    pub fn make(seed: u64, size: Size, policy: NamePolicy) -> Rc<Self> {
+        let roles = std::iter::repeat_n(Role::Dir, size.dirs)
+            .chain(std::iter::repeat_n(Role::Proxy, size.proxies))
+            .chain([Role::Small, Role::Coordinator])
+            .chain(std::iter::repeat_n(Role::Block, size.blocks));
+        let machines: Vec<_> = roles.enumerate().map(|(i, r)| (format!("{r:?} {i}"), id(i), r)).collect();
+        let of = |role| {
+            let all: Vec<_> = machines.iter().filter(|m| m.2 == role).map(|m| m.1).collect();
+            (0..SITES_PER_ROLE).map(|site| vec![all[site % all.len()]]).collect::<Vec<_>>()
+        };
+        let volume = Volume {
+            id: VolumeId(0),
+            path: "/".to_owned(),
+            root: FileId::new(Site(17), 1),
+            policy,
+            seed: 42,
+            placement: 0,
+            root_uid: 0,
+            root_gid: 0,
+            root_mode: 0o777,
+        };
+        let entry = |role| ServerEntry { role, address: String::new() };
+        let servers = machines.iter().filter(|m| m.2 != Role::Proxy);
+        let table = RoutingTable {
+            epoch: TableEpoch(1),
+            dir: of(Role::Dir),
+            small: of(Role::Small),
+            block: of(Role::Block),
+            servers: servers.map(|m| (m.1, entry(m.2))).collect(),
+            volumes: vec![volume],
+            placements: vec![Placement { copies: 1 }],
+            key_id: 0,
+        };
+        let tables = tables();
+        tables.0.publish(table.clone());
+        let data =
+            |m: &&(String, ServerId, Role)| matches!(m.2, Role::Small | Role::Block | Role::Coordinator);
+        let shelves = (0..).zip(&machines).filter(|(_, m)| data(m)).map(|(i, _)| (i, Shelf::default()));
+        Rc::new(Self {
+            shelves: shelves.collect(),
+            world: World::make(seed, machines),
+            table,
+            identity: identity(),
+            tables,
+            dirs: RefCell::default(),
+        })
+    }
+
+    /// The nodes of a role.
+    #[must_use]
+    pub fn nodes(&self, role: Role) -> Vec<usize> {
+        (0..self.world.nodes.len()).filter(|i| self.world.nodes[*i].role == role).collect()
+    }
+
+    /// The root's handle.
+    #[must_use]
+    pub fn root(&self) -> Vec<u8> {
+        self.table.volumes[0].sealed_root(&KeyRing::new(&self.identity, 0)).to_vec()
+    }
+
+    /// A directory server that is up.
+    #[must_use]
+    pub fn dir(&self, node: usize) -> Option<Arc<DirServer>> {
+        self.dirs.borrow().get(&node).cloned()
+    }
+
+    /// What stands on a data server's or the coordinator's disk.
+    #[must_use]
+    pub fn shelf(&self, node: usize) -> Option<&Shelf> {
+        self.shelves.get(&node)
+    }
+
+    fn directory(&self, node: usize, life: u64) -> Directory {
+        let (me, role) = (self.world.nodes[node].id, self.world.nodes[node].role);
+        let directory =
+            Directory::new(Some(Arc::new(Me { identity: self.identity.clone(), role, server: me })));
+        for (to, other) in self.world.nodes.iter().enumerate() {
+            if to != node && other.role != Role::Proxy {
+                let link = Arc::new(Link { key: Key { from: Party::Node(node, life), to } });
+                directory.set(other.id, Target::InProcess(link as Arc<dyn Service>));
+            }
+        }
+        directory
+    }
+
+    /// Starts what is down.
+    pub fn start(self: &Rc<Self>, i: usize) {
+        let node = &self.world.nodes[i];
+        if node.set.borrow().is_some() {
+            return;
+        }
+        let life = node.life.get() + 1;
+        node.life.set(life);
+        self.world.note(|| format!("{} starts", node.name));
+        let set = LocalSet::new();
+        let this = Rc::clone(self);
+        set.spawn_local(async move {
+            match this.world.nodes[i].role {
+                Role::Dir => this.run_dir(i, life).await,
+                Role::Proxy => this.run_proxy(i, life),
+                Role::Coordinator => this.run_coordinator(i, life).await,
+                Role::Small | Role::Block | Role::Admin => this.run_data(i),
+            }
+        });
+        *node.set.borrow_mut() = Some(set);
+    }
+
+    fn serve(&self, i: usize, host: Host) {
+        let node = &self.world.nodes[i];
+        *node.host.borrow_mut() = Some(host);
+        self.world.note(|| format!("{} serves", node.name));
+    }
+
+    async fn run_dir(&self, i: usize, life: u64) {
+        let node = &self.world.nodes[i];
+        let mut config = DirConfig::new("/nowhere", self.identity.clone(), node.id);
+        config.cache_bytes = 16 << 20;
+        // A turn of the store's committer: an fsync takes its time.
+        let wanted = move || {
+            let world = world();
+            let takes = world.draw(|rng| match rng.random_range(0..20) {
+                0 => rng.random_range(0..200 * MS),
+                1..6 => rng.random_range(0..10 * MS),
+                _ => rng.random_range(0..MS),
+            });
+            world.after(takes, move |w| {
+                let node = &w.nodes[i];
+                let store = node.store.borrow().clone().filter(|_| node.life.get() == life);
+                if let Some(store) = store {
+                    store.turn().expect("the disk works as long as its server lives");
+                }
+            });
+        };
+        let store = Store::on_engine(node.disk.mount(), DirServer::stamp(&config), wanted);
+        *node.store.borrow_mut() = Some(store.clone());
+        let (directory, clock) = (self.directory(i, life), Arc::clone(&node.clock));
+        let server = DirServer::open_on(store, config, self.tables.1.clone(), directory, clock)
+            .await
+            .unwrap_or_else(|e| panic!("{} does not open: {e}", node.name));
+        if server.stamped().is_empty() {
+            let mine: Vec<Site> = self.table.owned(Role::Dir, node.id).collect();
+            server.adopt(&mine, &self.table.volumes).await.expect("its store works");
+        }
+        self.dirs.borrow_mut().insert(i, Arc::clone(&server));
+        self.serve(i, Host::Server(Arc::clone(&server) as _));
+        server.run().await;
+    }
+
+    fn run_proxy(&self, i: usize, life: u64) {
+        let node = &self.world.nodes[i];
+        let all = Export {
+            path: "*".to_owned(),
+            clients: Vec::new(),
+            read_only: false,
+            squash: Squash::None,
+            anon_uid: 1,
+            anon_gid: 1,
+        };
+        let config = ProxyConfig {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            portmap: None,
+            identity: self.identity.clone(),
+            id: node.id,
+            exports: Exports(vec![all]),
+            space: Arc::new(Space::default()),
+        };
+        let (directory, clock) = (self.directory(i, life), Arc::clone(&node.clock));
+        let proxy = Proxy::new(config, self.tables.1.clone(), directory, clock).expect("there is randomness");
+        self.serve(i, Host::Proxy(proxy.local_service()));
+    }
+
+    fn run_data(&self, i: usize) {
+        let node = &self.world.nodes[i];
+        let server = DataServer::open(node.id, node.role, self.shelves[&i].clone(), self.table.clone());
+        self.serve(i, Host::Server(Arc::new(server)));
+    }
+
+    async fn run_coordinator(&self, i: usize, life: u64) {
+        let coordinator = Arc::new(Coordinator::open(self.shelves[&i].clone(), self.table.clone()));
+        self.serve(i, Host::Server(Arc::clone(&coordinator) as _));
+        coordinator.run(self.directory(i, life)).await;
+    }
+
+    /// Kills what runs on a node, wherever it stands. What was not fsynced may be lost.
+    pub fn kill(&self, i: usize) {
+        let node = &self.world.nodes[i];
+        let Some(set) = node.set.take() else { return };
+        node.life.set(node.life.get() + 1);
+        let store = node.store.take();
+        if let Some(store) = &store
+            && self.world.draw(|rng| rng.random())
+        {
+            // Killed between a write and its fsync.
+            node.disk.die();
+            let _ = store.flush();
+        }
+        let kept = self.world.draw(|rng| node.disk.crash(rng));
+        if let Some(shelf) = self.shelves.get(&i) {
+            self.world.draw(|rng| shelf.crash(rng));
+        }
+        self.world.note(|| format!("{} killed, {kept} unsynced writes kept", node.name));
+        *node.host.borrow_mut() = None;
+        node.stopped.set(false);
+        self.dirs.borrow_mut().remove(&i);
+        drop(set);
+        self.world.lose(i);
+    }
+
+    /// Everything is up, and all reach each other.
+    pub fn heal(self: &Rc<Self>) {
+        self.world.heal_net();
+        for i in 0..self.world.nodes.len() {
+            self.world.nodes[i].stopped.set(false);
+            self.start(i);
+        }
+    }
+}

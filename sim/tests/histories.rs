@@ -1,0 +1,66 @@
+//! Simulated histories: random operations of several clients through several µproxies, with servers killed, stopped and cut
+//! off meanwhile. A failure names its seed: `SLICE_SIM_SEED=N cargo test -p slice-sim --test histories` runs that one alone.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+
+use slice_sim::run::{Verdict, history};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Histories, by SLICE_TEST_LENGTH.
+fn count() -> u64 {
+    match std::env::var("SLICE_TEST_LENGTH").as_deref() {
+        Ok("quick") => 100,
+        Ok("full") => 20_000,
+        _ => 1_000,
+    }
+}
+
+fn alone() -> Option<u64> {
+    std::env::var("SLICE_SIM_SEED").ok().map(|seed| seed.parse().unwrap())
+}
+
+fn must_be_right(verdict: &Verdict) {
+    if let Some(wrong) = &verdict.wrong {
+        panic!("SLICE_SIM_SEED={} ({:?})\n{wrong}", verdict.plan.seed, verdict.plan);
+    }
+}
+
+#[test]
+fn every_history_has_an_order() {
+    if let Some(seed) = alone() {
+        return must_be_right(&history(seed));
+    }
+    let (next, operations, faults) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= count() {
+                        return;
+                    }
+                    let verdict = history(seed);
+                    must_be_right(&verdict);
+                    operations.fetch_add(verdict.operations as u64, Ordering::Relaxed);
+                    faults.fetch_add(verdict.plan.faults as u64, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    println!("{} histories, {operations:?} operations judged, {faults:?} faults", count());
+}
+
+/// A seed is worth something only if it brings the same history back.
+#[test]
+fn a_seed_replays_exactly() {
+    let seeds = alone().map_or(2_000..2_010, |seed| seed..seed + 1);
+    for seed in seeds {
+        let (first, second) = (history(seed), history(seed));
+        if first.hash != second.hash {
+            let differs = first.notes.iter().zip(&second.notes).position(|(a, b)| a != b);
+            let at = differs.unwrap_or(first.notes.len().min(second.notes.len()));
+            panic!("seed {seed} differs at {at}:\n{:?}\n{:?}", first.notes.get(at), second.notes.get(at));
+        }
+        must_be_right(&first);
+    }
+}

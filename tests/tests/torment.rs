@@ -11,11 +11,19 @@
     reason = "a test may stop at the first surprise"
 )]
 
+use std::net::{Ipv4Addr, SocketAddr};
+
 use rustix::process::Signal;
+use slice_load::Client;
+use slice_load::client::Fh;
+use slice_proto::nfs3::{NfsStat3, Res3, StableHow};
 use slice_tests::ensemble::{Ensemble, Layout, Options, Policy};
 use slice_tests::stock::Length;
 use slice_tests::torment::work::{LIMIT, TAKE_OVER_AFTER, check, run};
-use slice_tests::torment::{LOOK, Tormentor, Work};
+use slice_tests::torment::{LOOK, SmallDisk, Tormentor, Work};
+use slice_tests::wire::Expect;
+use slice_tests::wire::content::{MOST, pattern, read_all};
+use slice_tests::wire::stage::create;
 
 /// A number from the environment.
 fn number(name: &str) -> Option<u64> {
@@ -100,4 +108,96 @@ fn servers_restarted_one_after_another_lose_no_operation() {
         }
     });
     check(&ensemble);
+}
+
+/// DESIGN §11: a disk that fills up is told by the WRITE, never by the COMMIT; nothing acknowledged is lost; who removes files
+/// can write again. One storage node's disk is full: that is enough for every long file.
+#[test]
+fn a_full_disk_is_told_by_the_write_and_space_comes_back() {
+    let mut ensemble = start("full", Policy::Hash);
+    ensemble.stop().unwrap();
+    // The node keeps 32 MiB of it for truncations and removals.
+    let Some(disk) = SmallDisk::under(&ensemble.data().join("blockstore-0"), 50 << 20) else { return };
+    ensemble.restart().unwrap();
+    run(LIMIT, async {
+        let c = Client::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, ensemble.port()))).await.unwrap();
+        let top = c.mnt("/").await.unwrap().root;
+        let mut files = Vec::new();
+        while !fill(&c, &top, &mut files).await {
+            assert!(files.len() < 100, "18 MiB for a third of the bytes take {} files of 4 MiB", files.len());
+        }
+        assert!(files.len() > 4, "full after {} files", files.len());
+        println!("full within file {}", files.len());
+        for file in &files {
+            file.verify(&c).await;
+        }
+        // What is short still fits, names do, and so do removals.
+        let short = create(&c, &top, "short", 0o644).await;
+        c.write(&short, 0, b"short", StableHow::FileSync).await.good();
+        let kept = files.split_off(files.len() / 2);
+        for (n, file) in files.iter().enumerate() {
+            c.remove(&top, format!("f{n}").as_bytes()).await.good();
+            c.getattr(&file.handle).await.fails(NfsStat3::STALE);
+        }
+        let again = create(&c, &top, "again", 0o644).await;
+        let data = pattern(1, 0, FILE);
+        // Bytes of what was removed go in the background: no event tells when.
+        let mut at = 0;
+        while at < FILE {
+            match c.write(&again, at as u64, &data[at..FILE.min(at + MOST)], StableHow::Unstable).await {
+                Ok(Res3::Ok(ok)) => at += ok.count as usize,
+                Ok(Res3::Err(NfsStat3::NOSPC, _)) => tokio::time::sleep(LOOK).await,
+                other => panic!("{other:?}"),
+            }
+        }
+        c.commit(&again, 0, 0).await.good();
+        assert!(read_all(&c, &again, 0, FILE as u64).await == data);
+        for file in &kept {
+            file.verify(&c).await;
+        }
+    });
+    check(&ensemble);
+    ensemble.stop().unwrap();
+    drop(disk);
+}
+
+/// Bytes of a file that crosses every storage node.
+const FILE: usize = 4 << 20;
+
+/// A file, and how much of it was acknowledged.
+struct Filled {
+    handle: Fh,
+    round: u64,
+    len: usize,
+}
+
+impl Filled {
+    async fn verify(&self, c: &Client) {
+        let got = read_all(c, &self.handle, 0, self.len as u64).await;
+        assert!(got == pattern(self.round, 0, self.len), "{self:?} has lost bytes");
+    }
+}
+
+impl std::fmt::Debug for Filled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "file {} of {} bytes", self.round, self.len)
+    }
+}
+
+/// Writes one more file. True if the disk is full: that is told by a WRITE, and the COMMIT of what was written before is good.
+async fn fill(c: &Client, top: &Fh, files: &mut Vec<Filled>) -> bool {
+    let round = files.len() as u64;
+    let handle = create(c, top, &format!("f{round}"), 0o644).await;
+    let data = pattern(round, 0, FILE);
+    let (mut len, mut full) = (0, false);
+    while len < FILE && !full {
+        match c.write(&handle, len as u64, &data[len..FILE.min(len + MOST)], StableHow::Unstable).await {
+            Ok(Res3::Ok(ok)) => len += ok.count as usize,
+            Ok(Res3::Err(NfsStat3::NOSPC, _)) => full = true,
+            other => panic!("{other:?}"),
+        }
+    }
+    c.commit(&handle, 0, 0).await.good();
+    files.push(Filled { handle, round, len });
+    full
 }

@@ -11,6 +11,7 @@
 //! | [`hard`] | a hard mount: the same record again until it is answered, over new connections where old ones break |
 //! | [`names`] | makes, moves, links and removes names; knows what must be there |
 //! | [`bytes`] | writes, commits, truncates files; sends again what a changed verifier calls lost |
+//! | [`disk`] | a small disk under one server |
 //! | [`race`] | clients that want the same name: one of them gets it, once |
 //! | [`tormentor`] | SIGKILL, SIGSTOP, connections cut, from a seed |
 //! | [`work`] | all of it together on one ensemble |
@@ -24,12 +25,14 @@
 )]
 
 pub mod bytes;
+pub mod disk;
 pub mod hard;
 pub mod names;
 pub mod race;
 pub mod tormentor;
 pub mod work;
 
+pub use disk::SmallDisk;
 pub use hard::HardMount;
 pub use tormentor::Tormentor;
 pub use work::Work;

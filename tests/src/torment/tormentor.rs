@@ -3,7 +3,7 @@
 //! Connections of clients are cut in the hard mounts. Connections between servers are cut by `ss -K`, where the kernel and
 //! our rights allow it; where they do not, that is said, and only kills break them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{ErrorKind, Read};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
@@ -41,6 +41,8 @@ pub struct Tormentor {
     /// How often each deed was done.
     pub done: BTreeMap<Deed, u32>,
     cuts_servers: bool,
+    /// Processes that were killed: on a busy machine they are seen for a while.
+    killed: HashSet<u32>,
 }
 
 impl Tormentor {
@@ -50,7 +52,7 @@ impl Tormentor {
         if !cuts_servers {
             println!("ss -K does not work here: connections between servers are not cut");
         }
-        Self { rng: StdRng::seed_from_u64(seed), done: BTreeMap::new(), cuts_servers }
+        Self { rng: StdRng::seed_from_u64(seed), done: BTreeMap::new(), cuts_servers, killed: HashSet::new() }
     }
 
     /// One deck: every role killed and stopped, connections cut.
@@ -80,6 +82,7 @@ impl Tormentor {
         match deed {
             Deed::Kill(role) => {
                 let victim = self.victim(ensemble, role).await;
+                self.killed.insert(victim.pid);
                 ensemble.signal(&victim, Signal::KILL).unwrap();
             }
             Deed::Stop(role) => {
@@ -109,7 +112,7 @@ impl Tormentor {
     async fn victim(&mut self, ensemble: &Ensemble, role: &str) -> Server {
         loop {
             let mut all = ensemble.servers().unwrap();
-            all.retain(|server| server.role == role && ensemble.lives(server));
+            all.retain(|s| s.role == role && !self.killed.contains(&s.pid) && ensemble.lives(s));
             if let Some(server) = all.choose(&mut self.rng) {
                 return server.clone();
             }

@@ -262,6 +262,32 @@ fn who_wants_a_record_for_himself_waits_until_all_holds_are_known() {
     });
 }
 
+/// A hold that was granted, but whose answer died with the life that granted it, is asked for again. So it is not decided,
+/// and who asks may look at what it holds: as RENAME of a directory does on its way up, which waited for itself for ever.
+#[test]
+fn who_asks_for_its_hold_again_may_look_at_the_record() {
+    run(async || {
+        let (mut c, root) = cluster().await;
+        let d = dir_at(&root, OTHER, "d").await;
+        c.settle().await;
+        let dir = root.open(&d).file;
+        let op = OpId { sender: ME, seq: (1 << OpId::COUNT_BITS) + 1 };
+        let key = HoldKey { site: dir.home(), file: dir, part: HoldPart::Attr };
+        let ask = async |mode| {
+            let args = HoldArgs { table: TableEpoch(1), op, settled: 0, key, mode, share: false };
+            root.private::<HoldRes>(OTHER, PeerProc::Hold, &args).await.status
+        };
+        assert_eq!(ask(HoldMode::Wait).await, 0);
+        c.restart(index(OTHER)).await;
+        assert_eq!(ask(HoldMode::Wait).await, 0);
+        let looked = tokio::time::timeout(FOR_EVER, ask(HoldMode::Peek)).await;
+        assert_eq!(looked.unwrap_or_else(|_| panic!("it waits for itself\n{}", c.tell())), 0);
+        root.private::<DirRes>(OTHER, PeerProc::Drop, &DropArgs { op, durable: true }).await;
+        c.settle().await;
+        common::check::consistent(&c).await;
+    });
+}
+
 /// Settling with one peer does not wait for another that is away.
 #[test]
 fn nobody_waits_to_be_settled_for_one_that_is_away() {

@@ -171,11 +171,10 @@ impl PeerOps {
         format!("holding: {:?}, waiting: {:?}", book.ops, book.waiting)
     }
 
-    /// The sender has named the operation: it goes on.
-    pub(crate) fn goes_on(&self, op: OpId) {
-        if let Some(o) = self.0.lock().ops.get_mut(&op) {
-            o.recovered = false;
-        }
+    /// The sender has named the operation: it goes on. Whether it had been found after a restart, and nothing been heard of
+    /// it since.
+    pub(crate) fn goes_on(&self, op: OpId) -> bool {
+        self.0.lock().ops.get_mut(&op).is_some_and(|o| std::mem::take(&mut o.recovered))
     }
 }
 

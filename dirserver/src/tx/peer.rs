@@ -7,6 +7,7 @@
 use super::attempt::{Attempt, Fresh, Ground};
 use super::book::stored;
 use super::journal::place_of;
+use super::recover::undecided;
 use crate::decide::{Change, Missing};
 use crate::error::{Error, Result};
 use crate::keys;
@@ -114,6 +115,8 @@ async fn hold_admitted(inner: &Inner, args: &HoldArgs, res: &mut HoldRes) -> std
             };
             inner.peers.waited(args.op);
             turn?;
+            // The answer to an earlier HOLD of it may have died with an earlier life of ours.
+            undecided(inner, args.op).map_err(failed)?;
         }
     }
     let mut ticket = Ticket::default();

@@ -103,16 +103,10 @@ fn reconciled(inner: &Inner, sender: ServerId, res: &ReconcileRes) -> Result<()>
             end(inner, op);
             continue;
         }
-        inner.peers.goes_on(op);
         if owed.contains(&op.seq) {
-            continue;
-        }
-        // Not decided yet: nobody has seen anything of it. Its own sender may be a reader, and must not wait for itself.
-        for key in inner.peers.keys_of(op).0 {
-            let there = key.part != HoldPart::Attr || state.peek(key.file)?.is_some();
-            if there {
-                state.unveil(&key, op);
-            }
+            inner.peers.goes_on(op);
+        } else {
+            undecided(inner, op)?;
         }
     }
     for held in &res.holds {
@@ -123,6 +117,20 @@ fn reconciled(inner: &Inner, sender: ServerId, res: &ReconcileRes) -> Result<()>
         {
             // Of what is not shared only the hold of a new file can be lost.
             hold_again(inner, op, key, held.share, owed.contains(&op.seq) || !held.share)?;
+        }
+    }
+    Ok(())
+}
+
+/// An operation that was found after a restart is not decided yet, as its sender has said, or shows by asking for a hold:
+/// nobody has seen anything of it. Its own sender may be a reader, and must not wait for itself.
+pub(crate) fn undecided(inner: &Inner, op: OpId) -> Result<()> {
+    if inner.peers.goes_on(op) {
+        for key in inner.peers.keys_of(op).0 {
+            let there = key.part != HoldPart::Attr || inner.state.peek(key.file)?.is_some();
+            if there {
+                inner.state.unveil(&key, op);
+            }
         }
     }
     Ok(())

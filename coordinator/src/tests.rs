@@ -27,6 +27,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
 
+mod aged;
+
 const ID: ServerId = ServerId(1000);
 const SERVERS: [(Role, u64); 4] = [(Role::Dir, 1), (Role::Small, 2), (Role::Block, 3), (Role::Block, 4)];
 

@@ -49,9 +49,11 @@ pub struct Client {
     key: Key,
     xid: Cell<u32>,
     handles: Rc<Handles>,
-    /// Whether it goes on while copies of a WRITE that it has sent twice may still be carried out. The µproxy does not
-    /// know yet that the first was answered: a known fault (docs/decisions/0012-simulation.md).
+    /// Whether it goes on while copies may still be carried out of a WRITE, or of a call that was refused, which it has sent
+    /// twice. That is a known fault (docs/decisions/0013-simulation.md), and not what most histories are to find.
     late: bool,
+    /// There may be such copies.
+    copies: Cell<bool>,
 }
 
 /// Longer than anything is on its way: faults are undone within ten seconds, and servers ask again within one.
@@ -83,7 +85,15 @@ impl Client {
     #[must_use]
     pub fn new(world: &Rc<World>, index: usize, proxy: usize, handles: Rc<Handles>, late: bool) -> Self {
         let key = Key { from: Party::Client(index), to: proxy };
-        Self { index, world: Rc::clone(world), key, xid: Cell::new(1), handles, late }
+        Self {
+            index,
+            world: Rc::clone(world),
+            key,
+            xid: Cell::new(1),
+            handles,
+            late,
+            copies: Cell::new(false),
+        }
     }
 
     /// Calls until there is an answer: the result.
@@ -116,14 +126,24 @@ impl Client {
             }
         };
         let mut reply = reply.into_record();
-        if proc == Proc3::Write && !self.late && self.world.sends(self.key) > 1 {
-            // No copy of it is still on its way after this: see `Client::late`.
-            tokio::time::sleep(COPIES_GONE).await;
-        }
         let header = ReplyHeader::decode(&reply).expect("a reply");
         assert_eq!(header.status, ReplyStatus::Success, "{proc}");
         assert_eq!(header.xid, Xid(xid));
-        reply.split_off(header.body_at)
+        let body = reply.split_off(header.body_at);
+        let refused = body.get(..4) != Some(&[0; 4]);
+        let matters = proc == Proc3::Write
+            || (refused && !matches!(proc, Proc3::Getattr | Proc3::Lookup | Proc3::Readdir | Proc3::Read));
+        if matters && !self.late && self.world.sends(self.key) > 1 {
+            self.copies.set(true);
+        }
+        body
+    }
+
+    /// Waits until no copy of what it has sent twice is still on its way: see `late`.
+    pub async fn rest(&self) {
+        if self.copies.take() {
+            tokio::time::sleep(COPIES_GONE).await;
+        }
     }
 
     /// Notes what it has done.

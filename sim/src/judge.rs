@@ -49,8 +49,8 @@ impl Search<'_> {
         self.order.push(i);
     }
 
-    /// Takes all that change nothing here and are answered as here: no other moment is better for them. Then what may
-    /// be tried.
+    /// Takes all that change nothing anywhere and are answered as here: no other moment is better for them. Then what
+    /// may be tried.
     fn settle(&mut self, fs: &Fs) -> Vec<(usize, Fs)> {
         loop {
             let mut next = Vec::new();
@@ -59,10 +59,12 @@ impl Search<'_> {
             for i in self.candidates() {
                 let Entry { op, answer, .. } = &self.entries[i];
                 match fs.apply(op, answer) {
-                    Ok(None) => {
+                    Ok(None) if answer.is_err() || op.reads() => {
                         self.take(i);
                         idle = true;
                     }
+                    // A success that changes nothing here may change something elsewhere.
+                    Ok(None) => next.push((i, fs.clone())),
                     Ok(Some(fs)) => next.push((i, fs)),
                     Err(want) => {
                         let _ = write!(wrong, "\n  {:?}\n    here it would be {want:?}", self.entries[i]);

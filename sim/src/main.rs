@@ -1,7 +1,7 @@
 //! Runs simulated histories, for hours if it must be: `cargo run --release -p slice-sim -- --hours 2`.
 
 use clap::Parser;
-use slice_sim::run::history;
+use slice_sim::run::{Plan, history};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -21,6 +21,9 @@ struct Args {
     /// Threads, each with a history of its own.
     #[arg(long, default_value_t = 2)]
     threads: usize,
+    /// Clients do not wait for copies of what they have sent twice: shows a known fault.
+    #[arg(long)]
+    late: bool,
     /// Prints everything that happened in histories that fail.
     #[arg(long)]
     notes: bool,
@@ -40,7 +43,7 @@ fn main() -> ExitCode {
         if over(seed) {
             return;
         }
-        let verdict = history(seed);
+        let verdict = history(Plan::of(seed).with_late_copies(args.late));
         operations.fetch_add(verdict.operations as u64, Ordering::Relaxed);
         faults.fetch_add(verdict.plan.faults as u64, Ordering::Relaxed);
         if let Some(wrong) = verdict.wrong {

@@ -88,6 +88,12 @@ pub struct Entry {
 }
 
 impl Op {
+    /// Whether it never changes anything.
+    #[must_use]
+    pub const fn reads(&self) -> bool {
+        matches!(self, Self::Lookup { .. } | Self::Getattr { .. } | Self::Readdir { .. })
+    }
+
     /// The names that it may change.
     #[must_use]
     pub fn names(&self) -> Vec<(Obj, Name)> {

@@ -48,7 +48,7 @@ pub struct Plan {
     /// Time in which they strike.
     within: Duration,
     /// Whether copies of WRITEs may be late ([`Client`]).
-    late: bool,
+    pub late: bool,
 }
 
 /// How a history went.
@@ -88,8 +88,16 @@ impl Plan {
             pause_ms: [3, 30, 300][rng.random_range(0..3)],
             faults: rng.random_range(5..=12),
             within: Duration::from_millis(rng.random_range(300..4_000)),
-            late: std::env::var_os("SLICE_SIM_LATE").is_some(),
+            late: false,
         }
+    }
+}
+
+impl Plan {
+    /// The same, with clients that do not wait for copies of what they have sent twice.
+    #[must_use]
+    pub const fn with_late_copies(self, late: bool) -> Self {
+        Self { late, ..self }
     }
 }
 
@@ -179,6 +187,7 @@ impl Book {
         self.known.borrow_mut().learn(&op, &answer);
         let entry = Entry { client: client.index, called, answered, op, answer: answer.clone() };
         self.entries.borrow_mut().push(entry);
+        client.rest().await;
         answer
     }
 }
@@ -316,8 +325,7 @@ fn listen() {
     });
 }
 
-fn on_this_thread(seed: u64) -> Verdict {
-    let plan = Plan::of(seed);
+fn on_this_thread(plan: Plan) -> Verdict {
     SIMULATING.set(true);
     let mut verdict =
         Verdict { plan, hash: 0, operations: 0, simulated: Duration::ZERO, wrong: None, notes: Vec::new() };
@@ -347,10 +355,10 @@ fn on_this_thread(seed: u64) -> Verdict {
     verdict
 }
 
-/// Runs the history of this seed, on a thread of its own: whatever threads keep for themselves is new.
+/// Runs a history, on a thread of its own: whatever threads keep for themselves is new.
 #[must_use]
-pub fn history(seed: u64) -> Verdict {
+pub fn history(plan: Plan) -> Verdict {
     listen();
-    let thread = std::thread::Builder::new().stack_size(16 << 20).spawn(move || on_this_thread(seed));
+    let thread = std::thread::Builder::new().stack_size(16 << 20).spawn(move || on_this_thread(plan));
     thread.expect("a thread").join().expect("its panics are caught")
 }

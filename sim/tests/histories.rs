@@ -75,7 +75,7 @@ fn a_seed_replays_exactly() {
 /// I9 and I10 of what a client has sent twice: the first copy is answered, the client goes on, the second comes late.
 #[test]
 #[ignore = "known: a µproxy carries out a second copy of a WRITE, and after a restart of its server of what was refused"]
-fn late_copies_change_nothing() {
+fn known_fault_late_copies() {
     for seed in alone().map_or(0..400, |seed| seed..seed + 1) {
         must_be_right(&history(Plan::of(seed).with_late_copies(true)));
     }
@@ -83,6 +83,6 @@ fn late_copies_change_nothing() {
 
 #[test]
 #[ignore = "known: the late copy of a refused call is carried out after its directory server has restarted"]
-fn known_seeds() {
+fn known_fault_seeds() {
     KNOWN.iter().for_each(|seed| must_be_right(&history(Plan::of(*seed))));
 }

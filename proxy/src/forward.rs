@@ -1,6 +1,8 @@
 //! The fast path: the client's own record to the server that owns the site, and the reply back, by a token: no future,
 //! no task, no allocation per request. What does not go well the first time goes on in a future (I4).
 
+use crate::classify::Target;
+use crate::copies::Key;
 use crate::front::{Front, Job, target_file};
 use crate::measured::At;
 use crate::read::role_of;
@@ -57,7 +59,7 @@ impl Front {
     ) -> Handled {
         let Some(connection) = connection else {
             let Some(front) = self.rc() else { return Handled::Close };
-            return Handled::Later(Box::pin(async move { front.do_again(way, job, None).await }));
+            return Handled::Later(Box::pin(async move { front.do_again(way, job, None, None).await }));
         };
         let mut trace = job.at.trace;
         let (role, site) = way.site();
@@ -125,6 +127,12 @@ impl Front {
             Ok(()) => {
                 self.phases.lap(&mut trace, Phase::SoftState);
                 self.calls.later(job.at.number, job.at.timing, status_of(job.at.number, &reply.head));
+                if let Target::Write { data, .. } = &job.target
+                    && !self.copies.is_empty()
+                    && connection.is_open()
+                {
+                    self.copies.answered(Key::of(job.client, job.xid, &job.record, data), &reply);
+                }
                 connection.answer(&mut reply);
             }
             Err(fault) => self.go_on(forwarded, fault),
@@ -137,13 +145,20 @@ impl Front {
         let Forwarded { connection, way, job } = forwarded;
         let At { number, timing, .. } = job.at;
         tokio::task::spawn_local(async move {
-            let reply = Rc::clone(&front).do_again(way, job, Some(fault)).await;
+            let from = Some(connection.clone());
+            let reply = Rc::clone(&front).do_again(way, job, Some(fault), from).await;
             front.calls.later(number, timing, status_of(number, &reply.head));
             connection.reply(reply);
         });
     }
 
-    async fn do_again(self: Rc<Self>, way: Way, job: Job, fault: Option<Fault>) -> Message {
+    async fn do_again(
+        self: Rc<Self>,
+        way: Way,
+        job: Job,
+        fault: Option<Fault>,
+        from: Option<Connection>,
+    ) -> Message {
         if fault == Some(Fault::Fenced)
             && let Some(file) = target_file(&job.target)
         {
@@ -153,7 +168,7 @@ impl Front {
             Way::Dir(site) => self.forward_slowly(site, &job, fault).await,
             // They find out for themselves what was in the way.
             Way::Read(_) => self.read(job).await,
-            Way::Write(_) => self.write(job).await,
+            Way::Write(_) => self.write(job, from).await,
         }
     }
 

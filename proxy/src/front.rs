@@ -25,6 +25,7 @@
 
 use crate::classify::{Call, Target, What, classify, mutates};
 use crate::config::Rule;
+use crate::copies::Copies;
 use crate::forward::{Forwarded, Way};
 use crate::local;
 use crate::measured::{At, tell};
@@ -93,6 +94,7 @@ pub struct Front {
     /// Changes when a small-file server may have forgotten what it was told.
     small_life: Cell<u64>,
     pub(crate) forwarded: RefCell<Slab<Forwarded>>,
+    pub(crate) copies: Copies,
     arena: RefCell<BytesMut>,
     /// The pushing task runs.
     pub(crate) pushing: Cell<bool>,
@@ -121,6 +123,7 @@ impl Front {
             seen: RefCell::default(),
             small_life: Cell::new(0),
             forwarded: RefCell::default(),
+            copies: Copies::default(),
             arena: RefCell::default(),
             pushing: Cell::new(false),
             calls,
@@ -365,7 +368,7 @@ impl Front {
                 Some((way, epoch)) if connection.is_some() => {
                     return self.forward(way, job, connection, epoch);
                 }
-                _ => Box::pin(front.write(job)),
+                _ => Box::pin(front.write(job, connection.cloned())),
             },
             Plan::Commit => Box::pin(front.commit(job)),
             Plan::Local | Plan::Refuse(_) => return Handled::Close,

@@ -22,6 +22,7 @@ mod attrs;
 pub mod classify;
 mod commit;
 pub mod config;
+mod copies;
 pub mod error;
 mod forward;
 mod front;

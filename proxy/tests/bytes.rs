@@ -172,6 +172,45 @@ fn somebody_elses_truncate_fences_the_write_which_goes_again_under_the_new_epoch
     });
 }
 
+/// Its client may have sent it again over another connection, and truncated the file since (I9): seed 108 of the simulation.
+#[test]
+fn a_fenced_write_whose_connection_is_gone_does_not_go_again() {
+    run(|| {
+        with_file(0o644, async |world, front, id, fh, client| {
+            client.write(fh, 0, &bytes(500, 1), StableHow::Unstable).await.unwrap();
+            client.commit(fh).await.unwrap();
+            world.files.truncate(id, 10);
+            world.stage.take_journal();
+            let release = world.stage.hold_next("small WRITE");
+            let gone = Client::new(front.addr, 500);
+            {
+                let sent = async {
+                    while world.stage.count("small WRITE") == 0 {
+                        tokio::task::yield_now().await;
+                    }
+                };
+                tokio::select! {
+                    answer = gone.write(fh, 100, b"late", StableHow::Unstable) => panic!("it was held: {answer:?}"),
+                    () = sent => {}
+                }
+            }
+            gone.channel.close();
+            while front.proxy.connections() > 1 {
+                tokio::task::yield_now().await;
+            }
+            release.notify_one();
+            // The fence has been seen, and the new epoch asked for.
+            while world.stage.count("dir GETATTR") == 0 {
+                tokio::task::yield_now().await;
+            }
+            // The same thread's: when it is answered, the other has gone on, if it does.
+            client.commit(fh).await.unwrap();
+            assert_eq!(client.getattr(fh).await.unwrap().size, 10);
+            assert_eq!(world.stage.count("small WRITE"), 1);
+        })
+    });
+}
+
 #[test]
 fn a_data_server_that_restarts_changes_the_verifier_once() {
     run(|| {

@@ -15,7 +15,7 @@ fn count() -> u64 {
 }
 
 /// Seeds whose histories show a known fault though their own client waits: another meets the late copy of a refused call
-/// (docs/decisions/0013-simulation.md). [`known_seeds`] runs them.
+/// (docs/decisions/0013-simulation.md). `known_fault_seeds` runs them.
 const KNOWN: [u64; 1] = [289];
 
 fn alone() -> Option<u64> {

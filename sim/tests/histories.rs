@@ -72,11 +72,19 @@ fn a_seed_replays_exactly() {
     }
 }
 
-/// I9 and I10 of what a client has sent twice: the first copy is answered, the client goes on, the second comes late.
+/// I9: a WRITE's copy came late, was fenced by the truncation that its client had gone on to, and went again (seed 108).
 #[test]
-#[ignore = "known: a µproxy carries out a second copy of a WRITE, and after a restart of its server of what was refused"]
+fn a_late_copy_of_a_write_brings_nothing_back() {
+    for seed in [108].into_iter().chain(0..20) {
+        must_be_right(&history(Plan::of(seed).with_late_copies(true)));
+    }
+}
+
+/// I10 of what a client has sent twice: the first copy is answered, the client goes on, the second comes late.
+#[test]
+#[ignore = "known: the late copy of a refused call is carried out after its directory server has restarted"]
 fn known_fault_late_copies() {
-    for seed in alone().map_or(0..400, |seed| seed..seed + 1) {
+    for seed in alone().map_or(0..1500, |seed| seed..seed + 1) {
         must_be_right(&history(Plan::of(seed).with_late_copies(true)));
     }
 }

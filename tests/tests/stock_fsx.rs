@@ -25,7 +25,7 @@ stock_suite!(run);
 
 fn run(policy: Policy, layout: Layout) -> Result<(), Error> {
     let length = Length::get();
-    let (small, large) = (length.pick(1000, 3000, 20_000), length.pick(500, 1500, 20_000));
+    let (small, large) = (length.pick(1000, 2000, 20_000), length.pick(500, 1000, 20_000));
     let seeds: &[u64] = length.pick(&[1], &[1, 2, 3], &[1, 2, 3]);
 
     let server = Server::start("fsx", policy, layout)?;

@@ -212,7 +212,7 @@ fn answered(log: &Path, sync: bool) -> Vec<u8> {
 fn caught(sync: bool) -> bool {
     let broke = |seed: u64| {
         let on = Mounted::new(Disk::new(seed)).unwrap();
-        on.power().cut_after(seed % 150, seed % 2 == 0);
+        on.power().cut_after(seed % 150, seed.is_multiple_of(2));
         let answers = answered(&on.path().join("log"), sync);
         let on = Mounted::new(on.cut(seed)).unwrap();
         let there = fs::read(on.path().join("log")).unwrap_or_default();

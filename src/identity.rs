@@ -71,15 +71,23 @@ pub fn read(path: &Path) -> Result<Identity> {
     if too_open(file.mode(), file.uid(), rustix::process::geteuid().as_raw()) {
         return Err(damaged("holds the ensemble's secret, but others may read it: chmod 600 it"));
     }
-    let content: Content = toml::from_str(&text).map_err(|_| damaged("is not an identity file"))?;
+    parse(&text).map_err(|why| damaged(&why))
+}
+
+/// What an identity file of this text says.
+///
+/// # Errors
+/// The end of a sentence that begins with the file's name.
+pub fn parse(text: &str) -> std::result::Result<Identity, String> {
+    let content: Content = toml::from_str(text).map_err(|_| "is not an identity file")?;
     if content.version != VERSION {
-        return Err(damaged(&format!(
+        return Err(format!(
             "has version {}, this program knows {VERSION}: run a newer program",
             content.version
-        )));
+        ));
     }
-    let ensemble = u64::from_str_radix(&content.ensemble, 16).map_err(|_| damaged("has no ensemble id"))?;
-    let secret = unhex(&content.secret).ok_or_else(|| damaged("has no secret"))?;
+    let ensemble = u64::from_str_radix(&content.ensemble, 16).map_err(|_| "has no ensemble id")?;
+    let secret = unhex(&content.secret).ok_or("has no secret")?;
     Ok(Identity { ensemble: EnsembleId(ensemble), secret })
 }
 
@@ -92,7 +100,11 @@ pub fn make(path: &Path) -> Result<()> {
     if path == Path::new("-") { crate::up::print_out(&text(&identity)?) } else { write(path, &identity) }
 }
 
-fn text(identity: &Identity) -> Result<String> {
+/// The text of its file.
+///
+/// # Errors
+/// A sentence.
+pub fn text(identity: &Identity) -> Result<String> {
     let content = Content {
         version: VERSION,
         ensemble: format!("{:016x}", identity.ensemble.0),

@@ -27,7 +27,7 @@ pub mod world;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 16] = [
     ("rpc_message", decode::rpc_message),
     ("framing", decode::framing),
     ("nfs_args", decode::nfs_args),
@@ -40,6 +40,8 @@ pub const TARGETS: [Target; 14] = [
     ("table", decode::table),
     ("records", decode::records),
     ("intent_log", decode::intent_log),
+    ("configuration", slice::fuzzing::configuration),
+    ("files", slice::fuzzing::files),
     ("proxy", whole::proxy),
     ("dirserver", whole::dirserver),
 ];

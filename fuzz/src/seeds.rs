@@ -49,6 +49,59 @@ fn record(prog: u32, vers: u32, proc: u32, args: &[u8]) -> BytesMut {
     w
 }
 
+/// A file with a section for every command.
+const CONFIGURATION: &str = r#"
+[up]
+data = "/srv/slice"
+listen = "127.0.0.1:3049"
+dirservers = 2
+smallfiles = 2
+blockstores = 4
+policy = "mkdir:0.5"
+root-owner = "10:20"
+root-mode = "1777"
+separate = true
+take-over-after = 30
+threads = 4
+log-format = "json"
+[[up.volume]]
+path = "/a"
+policy = "partition"
+[[up.export]]
+path = "/a"
+allow = ["10.0.0.0/8", "::1/128"]
+squash = "all"
+anon-uid = 7
+[proxy]
+listen = "[::]:2049"
+coordinator = "node1:2051"
+identity = "/etc/slice/identity"
+allow = ["192.0.2.0/24"]
+read-only = true
+[dirserver]
+data = "/d"
+store = "fjall"
+advertise = "node2:4000"
+[smallfile]
+data = "/s"
+[blockstore]
+metrics = "127.0.0.1:9050"
+[coordinator]
+control = "0.0.0.0:2051"
+format = true
+policy = "hash"
+"#;
+
+/// An identity file.
+const IDENTITY: &str = r#"version = 1
+ensemble = "00000000000000a7"
+secret = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
+"#;
+
+/// What `slice up` tells of itself.
+const ENSEMBLE: &str = r#"{"version":1,"ensemble":"00000000000000a7","pid":12,"control":"127.0.0.1:2051","servers":[
+{"role":"proxy","id":"0000000000000001","pid":13,"addresses":["127.0.0.1:2049"],"metrics":"127.0.0.1:9049"}]}"#;
+
 /// Right arguments of every NFSv3 procedure, on the root directory and on a file.
 fn arguments() -> Vec<(u32, Vec<u8>)> {
     let (root, file) = (sealed(2, volume().root), sealed(1, FILE));
@@ -252,6 +305,8 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
             ]
         }
         "handle" => vec![sealed(2, volume().root).to_vec(), sealed(1, FILE).to_vec()],
+        "configuration" => vec![CONFIGURATION.into()],
+        "files" => vec![IDENTITY.into(), ENSEMBLE.into()],
         "trailer" => {
             let stamp = Stamp { file: FILE, epoch: Epoch(1), seq: AttrSeq(2), reach: 65_536 };
             let mut w = BytesMut::from(&b"a result"[..]);

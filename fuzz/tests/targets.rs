@@ -126,5 +126,6 @@ macro_rules! targets {
 }
 
 targets! {
-    rpc_message framing nfs_args nfs_results mount portmap handle trailer peer table records intent_log proxy dirserver
+    rpc_message framing nfs_args nfs_results mount portmap handle trailer peer table records intent_log configuration files proxy
+    dirserver
 }

@@ -49,8 +49,32 @@ pub trait Section: Args + Serialize + DeserializeOwned {
             }
         }
         merged.extend(toml::Table::try_from(&self).map_err(|e| e.to_string())?);
+        judge(known, &merged).map_err(|e| format!("[{}]: {e}", Self::NAME))?;
         Self::deserialize(merged).map_err(|e| format!("[{}]: {}", Self::NAME, one_line(e)))
     }
+}
+
+/// Reads entries as the flags that they are named as: what no flag takes, no file gives.
+fn judge(flags: Command, entries: &toml::Table) -> std::result::Result<(), String> {
+    let mut line = Vec::new();
+    for (name, value) in entries {
+        let values = match value {
+            toml::Value::Array(values) => values.as_slice(),
+            one => std::slice::from_ref(one),
+        };
+        for value in values {
+            match value {
+                toml::Value::Boolean(true) => line.push(format!("--{name}")),
+                toml::Value::String(text) => line.push(format!("--{name}={text}")),
+                toml::Value::Integer(number) => line.push(format!("--{name}={number}")),
+                // No flag is of another kind: that is for who reads the whole section to say.
+                _ => {}
+            }
+        }
+    }
+    let read = flags.no_binary_name(true).try_get_matches_from(line);
+    let first_line = |e: clap::Error| e.to_string().lines().next().unwrap_or_default().to_owned();
+    read.map(|_| ()).map_err(|e| first_line(e).trim_start_matches("error: ").to_owned())
 }
 
 /// For `skip_serializing_if`: a flag that was not given says nothing.

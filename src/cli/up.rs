@@ -159,6 +159,11 @@ mod tests {
             ("[up]\nlistem = 1", "\"listem\", which is no flag"),
             ("[up]\nlisten = \"x\"", "[up]:"),
             ("[up]\npolicy = \"x\"", "partition, mkdir"),
+            ("[up]\ndirservers = 0", "from 1 to 256"),
+            ("[up]\nthreads = 2000", "1..=1024"),
+            ("[up]\nall-squash = true\nno-root-squash = true", "cannot be used with"),
+            ("[up]\nallow = [1]", "[up]:"),
+            ("[up]\nseparate = \"\"", "[up]:"),
             ("up = 1", "[up] is not a section"),
             ("[up", "TOML parse error"),
         ] {

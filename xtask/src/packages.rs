@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::command::{ask, run};
 use crate::error::Error;
-use crate::stock::{DEPLOY, WATCH};
+use crate::stock::{DEPLOY, SOAK, WATCH};
 
 /// A package and the suites that cannot run without it.
 #[derive(Debug)]
@@ -28,9 +28,10 @@ const TREE: &[&str] = &["stock_tree"];
 pub const REFERENCE: &str = "nfs-ganesha";
 const GANESHA: &[&str] = &[REFERENCE];
 const WATCHING: &[&str] = &[WATCH];
+const SOAKING: &[&str] = &[SOAK];
 
 /// Everything that is installed for tests.
-pub const PACKAGES: [Package; 22] = [
+pub const PACKAGES: [Package; 23] = [
     package("qemu-system-x86", ALL, "runs the guest"),
     package(
         "linux-image-cloud-amd64",
@@ -51,7 +52,8 @@ pub const PACKAGES: [Package; 22] = [
     package("xz-utils", TREE, "unpacks in the guest"),
     package("diffutils", TREE, "compares in the guest"),
     package("prometheus", WATCHING, "scrapes metrics; promtool checks them, and the rules"),
-    package("curl", WATCHING, "asks Prometheus"),
+    package("curl", &[WATCH, SOAK], "asks Prometheus, and servers for their metrics"),
+    package("jq", SOAKING, "reads what runs, and the load's result"),
     package("chromium", WATCHING, "shows the status page"),
     package("fonts-dejavu-core", WATCHING, "letters for the status page"),
     package("nfs-ganesha", GANESHA, "the reference server"),

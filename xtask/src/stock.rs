@@ -38,7 +38,7 @@ const RESTARTS: &[&str] = &["hash_one_process", "partition_separate", "mkdir_sep
 const LIMIT: Duration = Duration::from_secs(45 * 60);
 
 /// All suites, short ones first.
-pub const SUITES: [Suite; 10] = [
+pub const SUITES: [Suite; 11] = [
     Suite { name: "model", tests: &MODEL, quick: ONE, normal: MODELS },
     Suite {
         name: POWERCUT,
@@ -52,6 +52,7 @@ pub const SUITES: [Suite; 10] = [
         quick: &[],
         normal: &[],
     },
+    Suite { name: SOAK, tests: &["nothing_grows"], quick: &[], normal: &[] },
     Suite {
         name: DEPLOY,
         tests: &["files", "several_hosts", "compose_cluster"],
@@ -74,6 +75,9 @@ const POWERCUT: &str = "powercut";
 
 /// The suite that looks at an ensemble with Prometheus and with a browser.
 pub const WATCH: &str = "watch";
+
+/// The suite that keeps a load up and looks for growth.
+pub const SOAK: &str = "soak";
 
 /// The suite that starts containers, with a stock client on them.
 pub const DEPLOY: &str = "deploy";

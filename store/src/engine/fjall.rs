@@ -10,6 +10,9 @@ use std::sync::Arc;
 /// Bytes of table blocks kept in memory. The services keep their hot records themselves; this is for the misses.
 const CACHE_BYTES: u64 = 32 << 20;
 
+/// Bytes written that gather in memory before they become a table. fjall takes some three times as much for them.
+const MEMTABLE_BYTES: u64 = 16 << 20;
+
 /// Flush and compaction threads: one may compact while the other flushes, so that writers are not stalled.
 const WORKERS: usize = 2;
 
@@ -36,7 +39,9 @@ impl Fjall {
             .worker_threads(WORKERS)
             .open()
             .map_err(failed("open"))?;
-        let data = db.keyspace(DATA, KeyspaceCreateOptions::default).map_err(failed("open"))?;
+        // A keyspace keeps the size that it was made with.
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+        let data = db.keyspace(DATA, options).map_err(failed("open"))?;
         let stamp = db.keyspace(STAMP, KeyspaceCreateOptions::default).map_err(failed("open"))?;
         sync_names(dir)?;
         Ok(Self { data, stamp, db })

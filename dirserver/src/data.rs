@@ -2,14 +2,18 @@
 //!
 //! All of it is idempotent and none of it may be left undone, so everything here asks until it is answered.
 
+use crate::routes::Routes;
 use crate::server::Inner;
 use crate::tx::talk::{RETRY, ask};
 use futures_util::future::join_all;
 use slice_proto::ids::{Epoch, FileId, IntentionId, Role, ServerId, Site};
-use slice_proto::peer::data::{DataRes, ExtendArgs, PurgeArgs, Sites, TruncateArgs};
+use slice_proto::peer::data::{
+    DataRes, ExtendArgs, ObjectsRes, PurgeArgs, Sites, StatArgs, TruncateArgs,
+};
 use slice_proto::peer::intent::{CompleteArgs, Intent, IntentKind, LogArgs, LogRes, MAX_COMPLETED};
+use slice_proto::peer::repair::Held;
 use slice_proto::peer::{PeerProc, PrivateStatus};
-use slice_proto::placement::{THRESHOLD, block_sites_under, small_site};
+use slice_proto::placement::{MAX_FILE_SIZE, THRESHOLD, block_sites_under, small_site};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -114,6 +118,58 @@ pub(crate) async fn extend(inner: &Arc<Inner>, file: FileId, epoch: Epoch, size:
         }
         inner.table_after(&routes, RETRY).await;
     }
+}
+
+/// Shuts writers of epochs below `epoch` out at every data site under `reach`, and changes nothing. Whether all have done so,
+/// durably: a server that cannot be asked, or has purged the file, has not.
+pub(crate) async fn fence(inner: &Arc<Inner>, file: FileId, epoch: Epoch, reach: u64) -> bool {
+    let routes = inner.routes();
+    let table = routes.epoch();
+    let done = |server, res: Result<DataRes, _>| judge(server, res.map(|r| (r.status, r.epoch))) == Some(epoch);
+    let Some(small) = routes.table.owner(Role::Small, small_site(file)) else { return false };
+    let args = ExtendArgs { table, file, epoch, size: 0, durable: true };
+    if !done(small, ask(inner, small, PeerProc::Extend, &args).await) {
+        return false;
+    }
+    for (server, sites) in block_servers(&routes, file, reach) {
+        // No byte lies at or past this.
+        let args = TruncateArgs { table, sites, file, epoch, size: MAX_FILE_SIZE };
+        if !done(server, ask(inner, server, PeerProc::Truncate, &args).await) {
+            return false;
+        }
+    }
+    true
+}
+
+/// What the data servers under `reach` hold of a file; `None` if one cannot be asked, or has purged it.
+pub(crate) async fn held(inner: &Arc<Inner>, file: FileId, reach: u64) -> Option<Held> {
+    let routes = inner.routes();
+    let args = StatArgs { table: routes.epoch(), file };
+    let stat = async |server| {
+        let res: ObjectsRes = ask(inner, server, PeerProc::Stat, &args).await.ok()?;
+        let fine = res.status == 0 && res.objects.iter().all(|o| !o.tombstone);
+        fine.then(|| res.objects.into_iter().next())
+    };
+    let small = stat(routes.table.owner(Role::Small, small_site(file))?).await?;
+    let mut held = Held { small: 0, beyond: false, end: 0 };
+    if let Some(o) = small {
+        (held.small, held.beyond) = (o.size, o.beyond);
+    }
+    for (server, _) in block_servers(&routes, file, reach) {
+        held.end = held.end.max(stat(server).await?.map_or(0, |o| o.size));
+    }
+    Some(held)
+}
+
+/// The storage nodes that own a site of the file under `reach`, with those sites.
+fn block_servers(routes: &Routes, file: FileId, reach: u64) -> BTreeMap<ServerId, Sites> {
+    let mut servers: BTreeMap<ServerId, Sites> = BTreeMap::new();
+    for site in block_sites_under(file, reach) {
+        if let Some(server) = routes.table.owner(Role::Block, site) {
+            servers.entry(server).or_default().0.push(site);
+        }
+    }
+    servers
 }
 
 /// Logs an intention at the coordinator, if the operation visits more than the small-file site.

@@ -19,6 +19,7 @@
 //! | `tx` | carries it out, here and at peers; recovery |
 //! | `replies` | exactly once |
 //! | `resize`, `owed`, `data` | what data servers are asked for |
+//! | `repair` | what `slice admin check --repair` asks for |
 //! | `read`, `readdir`, `push`, `lists` | the rest |
 #![forbid(unsafe_code)]
 
@@ -38,6 +39,7 @@ mod push;
 mod read;
 mod readdir;
 mod records;
+mod repair;
 mod replies;
 mod reply;
 mod resize;

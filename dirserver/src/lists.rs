@@ -28,19 +28,24 @@ fn list_attrs(inner: &Inner, args: &ListAttrsArgs) -> Result<Vec<AttrInfo>> {
     let pairs = inner.state.store.scan(range, Direction::Forward, limit)?;
     let info = |(key, value): &(Bytes, Bytes)| {
         let rec = AttrRec::decode(key, value)?;
-        let dir = rec.is_dir();
-        Ok(AttrInfo {
-            file: FileId(keys::number(key).unwrap_or_default()),
-            ftype: rec.ftype as u32,
-            nlink: rec.nlink,
-            size: rec.size,
-            reach: rec.reach,
-            epoch: rec.epoch,
-            parent: if dir { rec.parent } else { FileId(0) },
-            entries: if dir { rec.entries } else { 0 },
-        })
+        Ok(attr_info(FileId(keys::number(key).unwrap_or_default()), &rec))
     };
     pairs.iter().map(info).collect()
+}
+
+/// What the checker is shown of a record.
+pub(crate) fn attr_info(file: FileId, rec: &AttrRec) -> AttrInfo {
+    let dir = rec.is_dir();
+    AttrInfo {
+        file,
+        ftype: rec.ftype as u32,
+        nlink: rec.nlink,
+        size: rec.size,
+        reach: rec.reach,
+        epoch: rec.epoch,
+        parent: if dir { rec.parent } else { FileId(0) },
+        entries: if dir { rec.entries } else { 0 },
+    }
 }
 
 /// LIST_ENTRIES.

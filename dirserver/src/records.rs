@@ -299,19 +299,31 @@ impl AttrRec {
     }
 }
 
+/// What a [`Resize`] does at data servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ResizeKind {
+    /// Cuts the file under a new epoch.
+    Cut = 0,
+    /// Lets it grow under the present epoch: no byte goes.
+    Grow = 1,
+    /// Shuts writers of earlier epochs out, and changes nothing: a repair looks before it cuts.
+    Fence = 2,
+}
+
 /// A change of a regular file's size under way at data servers, durable before they are asked: it rolls forward.
 ///
 /// ```text
 /// offset length field
 ///      0      1 version, 1
-///      1      1 0 truncate under a new epoch, 1 extend under the present one
+///      1      1 [`ResizeKind`]
 ///      2      8 epoch   10  8 size   18  8 reach
 ///     26        the call that asked for it, as it came from the µproxy; nothing if its reply stands already
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resize {
-    /// Whether the file only grows: no byte goes, the epoch stays.
-    pub grows: bool,
+    /// What it does.
+    pub kind: ResizeKind,
     /// The epoch that the data servers are told.
     pub epoch: Epoch,
     /// The new size in bytes.
@@ -369,7 +381,7 @@ impl Resize {
     pub(crate) fn encode(&self) -> Bytes {
         let mut w = BytesMut::with_capacity(RESIZE_CALL_AT + self.call.len());
         w.put_u8(VERSION);
-        w.put_u8(u8::from(self.grows));
+        w.put_u8(self.kind as u8);
         [self.epoch.0, self.size, self.reach].iter().for_each(|v| w.put_u64(*v));
         w.put_slice(&self.call);
         w.freeze()
@@ -377,8 +389,11 @@ impl Resize {
 
     pub(crate) fn decode(key: &[u8], bytes: &[u8]) -> Result<Self, Error> {
         let (front, call) = bytes.split_at_checked(RESIZE_CALL_AT).unwrap_or((bytes, &[]));
-        let (grows, [epoch, size, reach]) = words("resize", key, front)?;
-        Ok(Self { grows: grows != 0, epoch: Epoch(epoch), size, reach, call: Bytes::copy_from_slice(call) })
+        let (kind, [epoch, size, reach]) = words("resize", key, front)?;
+        let kinds = [ResizeKind::Cut, ResizeKind::Grow, ResizeKind::Fence];
+        let bad = || Error::BadRecord { what: "resize", key: key.to_vec(), why: "unknown kind" };
+        let kind = kinds.into_iter().find(|k| *k as u8 == kind).ok_or_else(bad)?;
+        Ok(Self { kind, epoch: Epoch(epoch), size, reach, call: Bytes::copy_from_slice(call) })
     }
 }
 
@@ -446,10 +461,15 @@ mod tests {
 
     #[test]
     fn small_records_read_back() {
-        for call in [&b""[..], b"who asked"] {
+        for (call, kind) in
+            [(&b""[..], ResizeKind::Fence), (b"who asked", ResizeKind::Cut), (b"", ResizeKind::Grow)]
+        {
             let call = Bytes::from_static(call);
-            let resize = Resize { grows: true, epoch: Epoch(3), size: 4, reach: 5, call };
+            let resize = Resize { kind, epoch: Epoch(3), size: 4, reach: 5, call };
             assert_eq!(Resize::decode(b"k", &resize.encode()).unwrap(), resize);
+            let mut later = resize.encode().to_vec();
+            later[1] = 3;
+            assert!(Resize::decode(b"k", &later).is_err());
         }
         let purge = Purge { epoch: Epoch(6), reach: 7 };
         assert_eq!(Purge::decode(b"k", &purge.encode()).unwrap(), purge);

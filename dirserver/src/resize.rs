@@ -15,11 +15,11 @@
 
 use crate::call::Call;
 use crate::data::{Cut, cut, extend, intend};
-use crate::decide::{Change, Op, Outcome, Reply, View, setattr};
+use crate::decide::{Change, Missing, Op, Outcome, Reply, View, setattr};
 use crate::error::Error;
 use crate::keys;
 use crate::owed::attr_key;
-use crate::records::{AttrRec, Resize};
+use crate::records::{AttrRec, Resize, ResizeKind};
 use crate::replies::Running;
 use crate::routes::Routes;
 use crate::server::Inner;
@@ -33,6 +33,7 @@ use slice_proto::ids::{AttrSeq, Epoch, FileId, IntentionId, Site};
 use slice_proto::nfs3::{NfsStat3, NfsTime3, Sattr3};
 use slice_proto::peer::dir::OpId;
 use slice_proto::peer::intent::IntentKind;
+use slice_proto::placement::reach_for;
 use slice_store::{Batch, Ticket};
 use std::sync::Arc;
 
@@ -47,8 +48,8 @@ pub(crate) struct Wanted {
 
 /// Holds one record of ours until it is dropped.
 pub(crate) struct Holding {
-    inner: Arc<Inner>,
-    file: FileId,
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) file: FileId,
     op: OpId,
 }
 
@@ -105,7 +106,7 @@ pub(crate) async fn made(inner: &Arc<Inner>, made: Made, ticket: Ticket) {
 
 impl Holding {
     /// Waits until the file's record is ours alone.
-    async fn of(inner: &Arc<Inner>, file: FileId) -> Self {
+    pub(crate) async fn of(inner: &Arc<Inner>, file: FileId) -> Self {
         let op = inner.journal.begin();
         let holding = Self { inner: Arc::clone(inner), file, op };
         loop {
@@ -132,11 +133,42 @@ impl Holding {
     }
 
     /// Has readers of the record wait until it is released.
-    fn veil(&self) {
+    pub(crate) fn veil(&self) {
         let state = &self.inner.state;
         if let Some(mut site) = state.site(self.file.home()) {
             state.veil(&mut site, &attr_key(self.file), self.op);
         }
+    }
+
+    /// Sets size and epoch of the record as data servers have them now; its T record goes in the same batch.
+    pub(crate) fn set_size(&self, resize: &Resize) -> Result<Ticket, Error> {
+        let (inner, file) = (&self.inner, self.file);
+        let mut done = Batch::new();
+        done.delete(keys::resize(file));
+        let routes = inner.routes();
+        let mut fresh = Fresh::new();
+        let ground = Ground { inner, routes: &routes, op: Some(self.op), held: None };
+        let mut attempt = Attempt::new(ground, &[file.home()], &mut fresh, true);
+        match attempt.attr(file) {
+            Ok(Some(cell)) => {
+                let rec = &cell.rec;
+                let Resize { epoch, size, .. } = *resize;
+                let (seq, ctime_ns) = (AttrSeq(rec.seq.0 + 1), rec.next_ctime(inner.now_ns()));
+                // A repair changes no bytes that a client could have seen; a call that cut the file does.
+                let mtime_ns = if resize.call.is_empty() { rec.mtime_ns } else { ctime_ns };
+                // A damaged record may have a reach below bytes that stay.
+                let reach = if size > rec.reach { reach_for(size) } else { rec.reach };
+                let reach = if resize.call.is_empty() { reach } else { rec.reach };
+                let new = AttrRec { size, epoch, seq, reach, ctime_ns, mtime_ns, ..rec.clone() };
+                // Held by us, and its site is locked: staging it cannot miss anything.
+                let _ = attempt.stage(Change::Set(file, Box::new(new)));
+            }
+            Ok(None) => {}
+            Err(Missing::Fail(error)) => return Err(error),
+            // Held by us, at a site that is locked.
+            Err(_) => return Err(Error::NoOwner { site: file.home() }),
+        }
+        Ok(attempt.commit(None, &[], done)?.ticket)
     }
 
     /// The data servers agree with the record: nothing is left to roll forward. If this is lost in a crash, rolling forward
@@ -194,7 +226,7 @@ impl Resizing<'_> {
         // growth then, and those bytes are to be cut like others. At or past it no byte is.
         if wanted.size > rec.size && wanted.size >= rec.reach {
             let resize = Resize {
-                grows: true,
+                kind: ResizeKind::Grow,
                 epoch: rec.epoch,
                 size: wanted.size,
                 reach: rec.reach,
@@ -212,7 +244,7 @@ impl Resizing<'_> {
             return Ok(Some(ticket));
         }
         let mut resize = Resize {
-            grows: false,
+            kind: ResizeKind::Cut,
             epoch: Epoch(rec.epoch.0 + 1),
             size: wanted.size,
             reach: rec.reach,
@@ -285,7 +317,7 @@ impl Resizing<'_> {
 
 /// Cuts the file at its data servers, under a T record; `stands` says that it is durable already. Returns the intention to
 /// be completed; the epoch may have become a later one.
-async fn truncate(
+pub(crate) async fn truncate(
     holding: &Holding,
     resize: &mut Resize,
     mut stands: bool,
@@ -323,14 +355,17 @@ pub(crate) async fn roll_forward(
     running: Option<Running>,
 ) {
     let holding = Holding { inner: Arc::clone(inner), file, op };
-    if resize.grows {
-        extend(inner, file, resize.epoch, resize.size).await;
-        holding.forget_resize();
-        return;
-    }
-    let done = match truncate(&holding, &mut resize, true).await {
-        Ok(id) => finish(&holding, &resize, running.as_ref()).map(|ticket| (id, ticket)),
-        Err(error) => Err(error),
+    let done = match resize.kind {
+        ResizeKind::Grow => {
+            extend(inner, file, resize.epoch, resize.size).await;
+            return holding.forget_resize();
+        }
+        // What was to come after it was not begun.
+        ResizeKind::Fence => holding.set_size(&resize).map(|ticket| (None, ticket)),
+        ResizeKind::Cut => match truncate(&holding, &mut resize, true).await {
+            Ok(id) => finish(&holding, &resize, running.as_ref()).map(|ticket| (id, ticket)),
+            Err(error) => Err(error),
+        },
     };
     match done {
         Ok((id, _)) => inner.owed.completed(id),
@@ -339,7 +374,7 @@ pub(crate) async fn roll_forward(
     }
 }
 
-/// The record of a file that was cut, as the interrupted call was to make it, with its reply.
+/// The record of a file that was cut, as the interrupted call (or repair) was to make it, with its reply.
 fn finish(holding: &Holding, resize: &Resize, running: Option<&Running>) -> Result<Ticket, Error> {
     let (inner, file) = (&holding.inner, holding.file);
     let mut done = Batch::new();
@@ -364,17 +399,10 @@ fn finish(holding: &Holding, resize: &Resize, running: Option<&Running>) -> Resu
             return resizing.commit(new, running, holding, done, &mut BytesMut::new());
         }
     }
-    tracing::error!(%file, "the call that was cutting a file cannot be read: only its size is set");
-    let mut fresh = Fresh::new();
-    let ground = Ground { inner, routes: &routes, op: Some(holding.op), held: None };
-    let mut attempt = Attempt::new(ground, &[file.home()], &mut fresh, true);
-    let ctime_ns = rec.next_ctime(inner.now_ns());
-    let seq = AttrSeq(rec.seq.0 + 1);
-    let new = AttrRec { size, epoch, seq, ctime_ns, mtime_ns: ctime_ns, ..rec.clone() };
-    // Held by us, and its site is locked: staging it cannot miss anything.
-    let _ = attempt.attr(file);
-    let _ = attempt.stage(Change::Set(file, Box::new(new)));
-    Ok(attempt.commit(None, &[], done)?.ticket)
+    if !resize.call.is_empty() {
+        tracing::error!(%file, "the call that was cutting a file cannot be read: only its size is set");
+    }
+    holding.set_size(resize)
 }
 
 /// What a call that sets a size shows.

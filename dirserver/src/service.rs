@@ -5,15 +5,16 @@ use crate::push::{self, Told};
 use crate::read::{self, Read};
 use crate::server::{DirServer, Inner};
 use crate::tx::{peer, recover};
-use crate::{lists, readdir, tx};
+use crate::{lists, readdir, repair, tx};
 use bytes::BytesMut;
-use slice_proto::ids::Xid;
-use slice_proto::nfs3::Proc3;
+use slice_proto::ids::{Role, Xid};
+use slice_proto::nfs3::{NfsStat3, Proc3};
 use slice_proto::peer::PeerProc;
 use slice_proto::peer::attrs::{PushArgs, RaiseArgs};
 use slice_proto::peer::dir::{
     ConfirmArgs, DropArgs, HoldArgs, ListAttrsArgs, ListEntriesArgs, ReconcileArgs,
 };
+use slice_proto::peer::repair::{InspectArgs, RepairArgs, RepairRes};
 use slice_proto::rpc_msg::{
     CallHeader, ReplyStatus, RpcError, encode_reply, encode_success, program, version,
 };
@@ -22,7 +23,7 @@ use slice_rpc::service::{Handled, Message, Peer, Service};
 use std::sync::Arc;
 
 impl Service for DirServer {
-    fn call(&self, _: &Peer, record: BytesMut, reply: &mut Message) -> Handled {
+    fn call(&self, from: &Peer, record: BytesMut, reply: &mut Message) -> Handled {
         let header = match CallHeader::decode(&record) {
             Ok(header) => header,
             Err(RpcError::Version { xid, .. }) => {
@@ -45,7 +46,9 @@ impl Service for DirServer {
             },
             (slice_proto::peer::PROGRAM, slice_proto::peer::VERSION) => {
                 let proc = header.proc;
-                match private(&self.inner, xid, proc, Reader::at(&record, header.args_at), reply) {
+                let admin = matches!(from.proved, Some((Role::Admin, _)));
+                let args = Reader::at(&record, header.args_at);
+                match private(&self.inner, admin, xid, proc, args, reply) {
                     Ok(handled) => return handled,
                     Err(refused) => refused,
                 }
@@ -165,9 +168,10 @@ fn later<R: Encode>(xid: Xid, res: impl Future<Output = R> + 'static) -> Handled
     }))
 }
 
-/// A procedure of the private program.
+/// A procedure of the private program; `admin`: whether the caller is one.
 fn private(
     inner: &Arc<Inner>,
+    admin: bool,
     xid: Xid,
     proc: u32,
     mut r: Reader<'_>,
@@ -215,6 +219,18 @@ fn private(
             answer(out, xid, &lists::entries(inner, &args))
         }
         PeerProc::Settled => answer(out, xid, &lists::settled(inner)),
+        PeerProc::Inspect => {
+            let args = InspectArgs::decode(r).map_err(garbage)?;
+            later(xid, repair::inspect(shared(), args))
+        }
+        // Servers and µproxies have no business with it, whatever they believe.
+        PeerProc::Repair if !admin => {
+            answer(out, xid, &RepairRes { status: NfsStat3::PERM.0, done: false })
+        }
+        PeerProc::Repair => {
+            let args = RepairArgs::decode(r).map_err(garbage)?;
+            later(xid, repair::repair(shared(), args))
+        }
         _ => return Err(ReplyStatus::ProcUnavail),
     })
 }

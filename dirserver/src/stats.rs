@@ -4,7 +4,7 @@ use slice_proto::nfs3::Proc3;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Private procedures that are counted, by name.
-const PEER: [(&str, u32); 10] = [
+const PEER: [(&str, u32); 12] = [
     ("PUSH", 10),
     ("RAISE_REACH", 11),
     ("HOLD", 20),
@@ -15,6 +15,8 @@ const PEER: [(&str, u32); 10] = [
     ("LIST_ATTRS", 51),
     ("LIST_ENTRIES", 52),
     ("SETTLED", 53),
+    ("INSPECT", 54),
+    ("REPAIR", 55),
 ];
 
 /// Calls since start, by procedure.

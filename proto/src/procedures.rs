@@ -16,7 +16,7 @@ pub const UNKNOWN: usize = PORTMAP + 1;
 /// How many numbers there are.
 pub const COUNT: usize = UNKNOWN + 1;
 
-const PEER: [(PeerProc, &str); 20] = [
+const PEER: [(PeerProc, &str); 22] = [
     (PeerProc::Null, "PEER_NULL"),
     (PeerProc::Hello, "HELLO"),
     (PeerProc::Prove, "PROVE"),
@@ -37,6 +37,8 @@ const PEER: [(PeerProc, &str); 20] = [
     (PeerProc::ListAttrs, "LIST_ATTRS"),
     (PeerProc::ListEntries, "LIST_ENTRIES"),
     (PeerProc::Settled, "SETTLED"),
+    (PeerProc::Inspect, "INSPECT"),
+    (PeerProc::Repair, "REPAIR"),
 ];
 
 /// The number of a call, by the program and the procedure in its header.

@@ -86,8 +86,10 @@ pub(crate) async fn extend(node: Arc<Node>, args: ExtendArgs) -> Outcome {
             WriteVerdict::Fenced => return Err(PrivateStatus::Fenced.into()),
             WriteVerdict::Gone => return Err(NfsStat3::STALE.into()),
         }
+        // An epoch that shuts others out must do so after a crash, too.
+        let raised = epoch > o.epoch;
         o.raise(epoch);
-        let news = o.extend(size, now);
+        let news = o.extend(size, now) || raised;
         if now && (news || o.unlogged) {
             return Ok(node.log_record(&cell, o)?);
         }

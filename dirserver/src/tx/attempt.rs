@@ -18,7 +18,7 @@ use crate::decide::effect::{After, apply};
 use crate::decide::{self, Caller, Change, Missing, NameKey, Op, Outcome, Reply, View};
 use crate::error::Error;
 use crate::keys;
-use crate::records::{AttrRec, Purge, Resize};
+use crate::records::{AttrRec, Purge, Resize, ResizeKind};
 use crate::replies::Running;
 use crate::reply::Writer;
 use crate::resize::{Holding, Made};
@@ -272,7 +272,7 @@ impl<'a> Attempt<'a> {
         let Some((epoch, size, reach)) = self.after(file).map(|rec| (rec.epoch, rec.size, rec.reach)) else {
             return Err(Missing::Attr(file));
         };
-        let resize = Resize { grows: true, epoch, size, reach, call: Bytes::new() };
+        let resize = Resize { kind: ResizeKind::Grow, epoch, size, reach, call: Bytes::new() };
         batch.put(keys::resize(file), resize.encode());
         let holding = Holding::of_new(inner, self.guard(file.home())?, file);
         Ok(Made { holding, epoch, size })

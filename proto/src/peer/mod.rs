@@ -8,6 +8,7 @@ pub mod data;
 pub mod dir;
 pub mod hello;
 pub mod intent;
+pub mod repair;
 
 /// Program number, in the range that RFC 5531 section 13.1 leaves to users.
 pub const PROGRAM: u32 = 0x2051_1ce0;
@@ -64,10 +65,14 @@ pub enum PeerProc {
     ListEntries = 52,
     /// Whether nothing is owed, held or intended any more.
     Settled = 53,
+    /// An attribute record of a directory server: [`repair::InspectArgs`].
+    Inspect = 54,
+    /// [`repair::RepairArgs`].
+    Repair = 55,
 }
 
 impl PeerProc {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 22] = [
         Self::Null,
         Self::Hello,
         Self::Prove,
@@ -88,6 +93,8 @@ impl PeerProc {
         Self::ListAttrs,
         Self::ListEntries,
         Self::Settled,
+        Self::Inspect,
+        Self::Repair,
     ];
 
     /// The procedure with this number.

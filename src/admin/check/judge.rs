@@ -10,7 +10,7 @@ use slice_proto::table::RoutingTable;
 use std::collections::BTreeSet;
 
 /// Problems that are kept: more would not be read, and must not fill the memory.
-const MAX_PROBLEMS: usize = 10_000;
+pub(super) const MAX_PROBLEMS: usize = 10_000;
 /// Bits of a cookie that tell names of one hash apart (`placement::cookie`).
 const TIE_BITS: u32 = 16;
 

@@ -9,11 +9,13 @@
 //! Lists come in pages and are judged as they come; kept are 24 bytes for every entry and 40 for every directory. What the
 //! ensemble changes while it is being listed can look wrong, so problems count only if a second look finds them again.
 
+mod ask;
 mod collect;
 mod error;
 pub mod judge;
 mod merge;
 mod problem;
+pub mod repair;
 
 #[cfg(test)]
 mod tests;

@@ -196,6 +196,36 @@ pub struct Report {
     pub passes: u32,
 }
 
+impl Problem {
+    /// What it is about: the files and directories whose records must be looked at to mend it.
+    #[must_use]
+    pub fn files(&self) -> Vec<FileId> {
+        match self {
+            Self::EntryWithoutAttributes { dir, child } => vec![*dir, *child],
+            Self::EntriesWithoutDirectory { dir, .. }
+            | Self::NameTwice { dir, .. }
+            | Self::DirectoryLinked { dir, .. }
+            | Self::EntryCount { dir, .. }
+            | Self::Parent { dir, .. }
+            | Self::Unreachable { dir } => vec![*dir],
+            Self::AttributesWithoutEntry { file }
+            | Self::EntriesOfAFile { file, .. }
+            | Self::TypeDiffers { file, .. }
+            | Self::LinkCount { file, .. }
+            | Self::Misplaced { file, .. }
+            | Self::SmallSize { file, .. }
+            | Self::Beyond { file, .. }
+            | Self::BytesBeyondSize { file, .. }
+            | Self::BytesBeyondReach { file, .. }
+            | Self::EpochAhead { file, .. }
+            | Self::Buried { file, .. }
+            | Self::BytesOfNoFile { file, .. }
+            | Self::Orphan { file, .. } => vec![*file],
+            Self::NoRoot { root } => vec![*root],
+        }
+    }
+}
+
 impl Report {
     /// Whether nothing is wrong.
     #[must_use]

@@ -9,6 +9,7 @@ use crate::node::{Node, blocking};
 use crate::object::{Object, State};
 use crate::record::{GRAVES, grave_key, grave_of, object_key};
 use slice_proto::ids::FileId;
+use slice_rpc::clock::Clock;
 use slice_store::{Batch, Direction, KeyRange, Ticket};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -41,9 +42,14 @@ impl Node {
     /// Collects up to [`MAX_COLLECTED`] tombstones that are old enough; how many.
     pub(crate) async fn collect(self: &Arc<Self>) -> Result<usize> {
         let kept = u64::try_from(TOMBSTONE_KEPT.as_nanos()).unwrap_or(u64::MAX);
-        let Some(before) = self.clock.now_ns().checked_sub(kept) else { return Ok(0) };
+        // What was buried in an earlier life bears that life's time, which says nothing here if the clock was set meanwhile: all
+        // of them are old enough when this life is.
+        if self.steady.lasted_ns() < kept {
+            return Ok(0);
+        }
+        let now = self.steady.now_ns();
         let here = Arc::clone(self);
-        let old = blocking(move || here.old_graves(before)).await??;
+        let old = blocking(move || here.old_graves(now.saturating_sub(kept), now)).await??;
         let here = Arc::clone(self);
         let files: BTreeSet<FileId> = old.iter().map(|(_, f)| *f).collect();
         blocking(move || here.remove_for_good(&files)).await??;
@@ -70,12 +76,19 @@ impl Node {
         Ok(self.store.submit(batch)?)
     }
 
-    fn old_graves(&self, before: u64) -> Result<Vec<(u64, FileId)>> {
+    /// Those of up to `before`, and those of a clock that was ahead of `now`.
+    fn old_graves(&self, before: u64, now: u64) -> Result<Vec<(u64, FileId)>> {
         let mut old = Vec::new();
-        for pair in self.store.iter(KeyRange::prefix(GRAVES), Direction::Forward).take(MAX_COLLECTED) {
-            match grave_of(&pair?.0) {
-                Some((at, file)) if at <= before => old.push((at, file)),
-                _ => break,
+        for (from, is_old) in [
+            (Direction::Forward, &(|at| at <= before) as &dyn Fn(u64) -> bool),
+            (Direction::Backward, &|at| at > now),
+        ] {
+            let room = MAX_COLLECTED.saturating_sub(old.len());
+            for pair in self.store.iter(KeyRange::prefix(GRAVES), from).take(room) {
+                match grave_of(&pair?.0) {
+                    Some((at, file)) if is_old(at) => old.push((at, file)),
+                    _ => break,
+                }
             }
         }
         Ok(old)

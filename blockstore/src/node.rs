@@ -16,7 +16,7 @@ use slice_proto::peer::PrivateStatus;
 use slice_proto::secret::Identity;
 use slice_proto::stats::ServerStats;
 use slice_proto::table::{RoutingTable, Volume};
-use slice_rpc::clock::SharedClock;
+use slice_rpc::clock::{SharedClock, Steady};
 use slice_rpc::tables::Tables;
 use slice_store::{Batch, Direction, KeyRange, Store, StoreStamp};
 use std::sync::Arc;
@@ -43,7 +43,8 @@ pub(crate) struct Node {
     pub(crate) layout: Layout,
     pub(crate) cache: Cache,
     pub(crate) space: Space,
-    pub(crate) clock: SharedClock,
+    /// How long tombstones have stood.
+    pub(crate) steady: Steady,
     tables: Tables,
     keys: RwLock<(u16, KeyRing)>,
     /// Sites whose stamps the store has.
@@ -109,7 +110,7 @@ impl Node {
             store,
             commits: slice_metrics::Commits::default(),
             layout,
-            clock,
+            steady: Steady::new(clock),
             tables,
             keys,
             stamped,

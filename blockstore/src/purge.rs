@@ -9,6 +9,7 @@ use bytes::Bytes;
 use slice_proto::ids::Epoch;
 use slice_proto::peer::PrivateStatus;
 use slice_proto::peer::data::PurgeArgs;
+use slice_rpc::clock::Clock;
 use slice_store::{Batch, Ticket};
 use std::sync::Arc;
 
@@ -31,7 +32,7 @@ fn bury(node: &Node, object: &Object, epoch: Epoch) -> Result<Ticket, Refusal> {
     if let Some(old) = state.purged_ns {
         batch.delete(grave_key(old, object.file));
     }
-    let now = node.clock.now_ns();
+    let now = node.steady.now_ns();
     state.purged_ns = Some(now);
     batch.put(object_key(object.file), Record { epoch, purged_ns: Some(now) }.encode());
     batch.put(grave_key(now, object.file), Bytes::new());

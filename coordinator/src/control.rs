@@ -12,6 +12,7 @@ use slice_proto::control::pb::control_server::{Control, ControlServer};
 use slice_proto::control::{pb, sites_from_wire, sites_to_wire};
 use slice_proto::ids::{Role, ServerId, TableEpoch};
 use slice_proto::stats::ServerStats;
+use slice_rpc::clock::Clock;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -131,7 +132,7 @@ impl Control for Face {
             entry,
             pid: r.pid,
             filesystem: r.filesystem,
-            at_ns: self.0.clock.now_ns(),
+            at_ns: self.0.steady.now_ns(),
             stats: None,
             table: TableEpoch(0),
         };
@@ -158,7 +159,7 @@ impl Control for Face {
         let proof = self.admit(method::HEARTBEAT, &request)?;
         let r = request.into_inner();
         let stats = ServerStats::try_from(r.stats.unwrap_or_default()).map_err(invalid)?;
-        let now_ns = self.0.clock.now_ns();
+        let now_ns = self.0.steady.now_ns();
         let unsettled = stats.unsettled;
         let (known, space) = {
             let mut heard = self.0.heard.lock();
@@ -233,7 +234,7 @@ impl Coordinator {
         for (server, now) in status.servers.iter_mut().zip(&now) {
             server.rates = now.as_ref().map(|now| now.rates);
         }
-        let up_ms = self.clock.now_ns().saturating_sub(self.started_ns) / 1_000_000;
+        let up_ms = self.steady.lasted_ns() / 1_000_000;
         status.alarms = alarms(&status, &now, up_ms);
         (status, now)
     }
@@ -242,7 +243,7 @@ impl Coordinator {
     #[must_use]
     pub fn status(&self) -> pb::StatusReply {
         let ensemble = self.ensemble();
-        let now_ns = self.clock.now_ns();
+        let now_ns = self.steady.now_ns();
         let (open, oldest_ns) = self.open_intents();
         let ms_since = |ns: u64| now_ns.saturating_sub(ns) / 1_000_000;
         let heard = self.heard.lock();

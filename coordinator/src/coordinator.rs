@@ -18,7 +18,7 @@ use slice_proto::ids::{IntentionId, Role, ServerId, Site};
 use slice_proto::secret::Identity;
 use slice_proto::stats::ServerStats;
 use slice_rpc::Directory;
-use slice_rpc::clock::SharedClock;
+use slice_rpc::clock::{Clock, SharedClock, Steady};
 use slice_rpc::tables::TablesSender;
 use slice_store::{Batch, Durable, Store, StoreStamp};
 use std::path::{Path, PathBuf};
@@ -31,11 +31,13 @@ use tokio::sync::{Notify, watch};
 pub struct Coordinator {
     pub(crate) identity: Identity,
     pub(crate) server: ServerId,
+    /// For proofs, which the clocks of two machines must agree on. For nothing else.
     pub(crate) clock: SharedClock,
+    /// What has lasted how long.
+    pub(crate) steady: Steady,
     pub(crate) directory: Directory,
     pub(crate) heard: Mutex<Heard>,
     pub(crate) activities: Mutex<Activities>,
-    pub(crate) started_ns: u64,
     pub(crate) nonces: Mutex<Nonces>,
     pub(crate) calls: Calls,
     data: PathBuf,
@@ -155,15 +157,15 @@ impl Coordinator {
             ensemble = moved;
         }
         let (log, recovered) = Log::open(&log_dir(&config.data), config.identity.ensemble)?;
+        let steady = Steady::new(Arc::clone(&clock));
         let mut intents = Intents::default();
         for record in recovered {
-            intents.recover(record.sequence, Entry::decode(&record.payload)?);
+            intents.recover(record.sequence, Entry::decode(&record.payload)?, steady.now_ns());
         }
         if let Some(table) = ensemble.published() {
             tables.publish(table.clone());
         }
         let ensemble = Arc::new(ensemble);
-        let started_ns = clock.now_ns();
         Ok(Self {
             identity: config.identity,
             server: config.server,
@@ -171,7 +173,7 @@ impl Coordinator {
             directory,
             heard: Mutex::default(),
             activities: Mutex::default(),
-            started_ns,
+            steady,
             nonces: Mutex::default(),
             calls: Calls::default(),
             data: config.data,
@@ -340,7 +342,7 @@ impl Coordinator {
     /// What the metrics endpoint shows.
     pub fn samples(&self, out: &mut Samples) {
         let (open, oldest_ns) = self.open_intents();
-        let now_ns = self.clock.now_ns();
+        let now_ns = self.steady.now_ns();
         let age_ns = |since: u64| now_ns.saturating_sub(since);
         let aged = self.intents.lock().older_than(now_ns.saturating_sub(self.take_over_ns));
         out.gauge("slice_intentions_open", "Intentions that are open.", &[], open as f64);

@@ -135,10 +135,12 @@ pub enum Entry {
 
 impl Intents {
     /// Takes up what the log holds, record by record.
-    pub fn recover(&mut self, sequence: u64, entry: Entry) {
+    pub fn recover(&mut self, sequence: u64, entry: Entry, now_ns: u64) {
         match entry {
             Entry::Logged { id, logged_ns, intent } => {
                 self.by_key.insert(key(&intent), id);
+                // The clock was set back since: it is no younger for that.
+                let logged_ns = logged_ns.min(now_ns);
                 // Its owner may have died with us: it is due at once by its age.
                 self.open
                     .insert(id, Open { intent, logged_ns, record: sequence, state: State::Due(logged_ns) });

@@ -11,6 +11,7 @@ use slice_proto::peer::intent::{CompleteArgs, Intent, LogArgs, LogRes};
 use slice_proto::peer::{self, PeerProc};
 use slice_proto::rpc_msg::{CallHeader, ReplyStatus, RpcError, encode_reply, encode_success};
 use slice_proto::xdr::{Decode, Encode, Reader};
+use slice_rpc::clock::Clock;
 use slice_rpc::service::{Handled, Message, Peer, Service};
 use std::sync::atomic::Ordering;
 
@@ -56,7 +57,7 @@ impl Coordinator {
     /// INTENT_LOG: answered once the intention is durable.
     fn intent_log(&self, xid: Xid, intent: Intent, reply: &mut Message) -> Handled {
         self.calls.log.fetch_add(1, Ordering::Relaxed);
-        let now_ns = self.clock.now_ns();
+        let now_ns = self.steady.now_ns();
         let outcome = match self.intent(|next| Event::Log { intent, now_ns, next }) {
             Ok(outcome) => outcome,
             Err(error) => return refuse(reply, xid, status_of(&error)),

@@ -15,6 +15,7 @@ use slice_proto::placement::{block_sites_under, small_site};
 use slice_proto::rpc_msg::{OpaqueAuth, ReplyHeader, ReplyStatus, encode_call};
 use slice_proto::table::RoutingTable;
 use slice_proto::xdr::{Decode, Encode, Reader};
+use slice_rpc::clock::Clock;
 use slice_rpc::service::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -73,7 +74,7 @@ impl Coordinator {
         let stopped = self.stopped();
         tokio::pin!(stopped);
         loop {
-            let now_ns = self.clock.now_ns();
+            let now_ns = self.steady.now_ns();
             match self.intent(|_| Event::Tick { now_ns }) {
                 Ok(outcome) => {
                     for command in outcome.rest {
@@ -97,7 +98,7 @@ impl Coordinator {
     async fn until(&self, due_ns: Option<u64>) {
         match due_ns {
             Some(due) => {
-                let left = Duration::from_nanos(due.saturating_sub(self.clock.now_ns()));
+                let left = Duration::from_nanos(due.saturating_sub(self.steady.now_ns()));
                 // Never quite in vain: the clock and the timer may differ by a little.
                 tokio::time::sleep(left.max(Duration::from_millis(1))).await;
             }
@@ -110,7 +111,7 @@ impl Coordinator {
             self.calls.taken_over.fetch_add(1, Ordering::Relaxed);
             self.took_over(id)
         } else {
-            let now_ns = self.clock.now_ns();
+            let now_ns = self.steady.now_ns();
             self.intent(|_| Event::Failed { id, now_ns }).map(|_| ())
         };
         if let Err(error) = outcome {

@@ -48,6 +48,7 @@ use slice_proto::procedures::MOUNT;
 use slice_proto::rpc_msg::{Cred, ReplyStatus, auth_flavor, auth_stat, encode_reply, encode_success};
 use slice_proto::table::RoutingTable;
 use slice_proto::trailer::ClientId;
+use slice_rpc::clock::Clock;
 use slice_rpc::{Channels, Connection, Handled, LocalService, Message, Peer};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -406,7 +407,7 @@ impl Now for Front {
     }
 
     fn local_ns(&self) -> u64 {
-        self.shared.clock.now_ns()
+        self.shared.steady.now_ns()
     }
 }
 

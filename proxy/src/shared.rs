@@ -10,7 +10,7 @@ use crate::verifier::WriteVerifier;
 use parking_lot::{Mutex, RwLock};
 use slice_proto::secret::Identity;
 use slice_rpc::Directory;
-use slice_rpc::clock::SharedClock;
+use slice_rpc::clock::{SharedClock, Steady};
 use slice_rpc::tables::Tables;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -32,7 +32,10 @@ pub struct Shared {
     pub(crate) space: Arc<dyn SpaceSource>,
     pub(crate) tables: Tables,
     pub(crate) directory: Directory,
+    /// The machine's time of day, for who asks for it.
     pub(crate) clock: SharedClock,
+    /// What ensemble time is reckoned from: it must not leap with the machine's clock.
+    pub(crate) steady: Steady,
     pub(crate) verifier: WriteVerifier,
     pub(crate) mounts: Mutex<Mounts>,
     portmapper: RwLock<Arc<Portmapper>>,
@@ -54,6 +57,7 @@ impl Shared {
             space,
             tables,
             directory,
+            steady: Steady::new(Arc::clone(&clock)),
             clock,
             verifier: WriteVerifier::new(random),
             mounts: Mutex::default(),

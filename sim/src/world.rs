@@ -47,6 +47,10 @@ impl Clock for SimClock {
         let now = EPOCH_NS + self.start.elapsed().as_nanos() as u64;
         now.saturating_add_signed(self.off_ns.load(Ordering::Relaxed))
     }
+
+    fn monotonic_ns(&self) -> u64 {
+        self.start.elapsed().as_nanos() as u64
+    }
 }
 
 /// What of a node answers.

@@ -16,7 +16,7 @@ use slice_proto::nfs3::{NfsStat3, Verifier};
 use slice_proto::peer::PrivateStatus;
 use slice_proto::secret::Identity;
 use slice_proto::table::RoutingTable;
-use slice_rpc::clock::SharedClock;
+use slice_rpc::clock::{SharedClock, Steady};
 use slice_rpc::tables::Tables;
 use slice_store::{Batch, Direction, KeyRange, Store, StoreStamp, Ticket};
 use std::collections::VecDeque;
@@ -34,7 +34,8 @@ pub(crate) struct Node {
     pub(crate) segments: Segments,
     pub(crate) cache: Cache,
     pub(crate) queue: Queue,
-    pub(crate) clock: SharedClock,
+    /// How long tombstones have stood.
+    pub(crate) steady: Steady,
     pub(crate) tables: Tables,
     keys: RwLock<(u16, KeyRing)>,
     /// Sites whose stamps the store has.
@@ -128,7 +129,7 @@ impl Node {
             segments: census.finish()?,
             cache: Cache::new(tuning.objects),
             queue: Queue::default(),
-            clock,
+            steady: Steady::new(clock),
             tables,
             keys,
             stamped,

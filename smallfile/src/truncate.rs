@@ -12,6 +12,7 @@ use slice_proto::nfs3::NfsStat3;
 use slice_proto::peer::PrivateStatus;
 use slice_proto::peer::data::{ExtendArgs, PurgeArgs, TruncateArgs};
 use slice_proto::placement::small_site;
+use slice_rpc::clock::Clock;
 use slice_store::Ticket;
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ pub(crate) async fn truncate(node: Arc<Node>, args: TruncateArgs) -> Outcome {
 /// Serves a PURGE.
 pub(crate) async fn purge(node: Arc<Node>, args: PurgeArgs) -> Outcome {
     let PurgeArgs { table, sites, file, epoch } = args;
-    let now = node.clock.now_ns();
+    let now = node.steady.now_ns();
     change(&node, table, &sites.0, file, epoch, |o| o.purge(epoch, now)).await
 }
 

@@ -35,12 +35,16 @@ pub const OTHER: ServerId = ServerId(2);
 /// Epoch of the first table.
 pub const TABLE: TableEpoch = TableEpoch(1);
 
-/// A clock that tests set.
+/// A clock that tests set: time that passes, and by how much the time of day is ahead of it.
 #[derive(Debug, Default)]
-pub struct SetClock(pub AtomicU64);
+pub struct SetClock(pub AtomicU64, pub AtomicU64);
 
 impl Clock for SetClock {
     fn now_ns(&self) -> u64 {
+        self.0.load(Ordering::SeqCst) + self.1.load(Ordering::SeqCst)
+    }
+
+    fn monotonic_ns(&self) -> u64 {
         self.0.load(Ordering::SeqCst)
     }
 }

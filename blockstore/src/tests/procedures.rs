@@ -228,6 +228,36 @@ fn a_purge_leaves_a_tombstone_for_its_time() {
 }
 
 #[test]
+fn a_tombstone_stays_for_its_time_whatever_the_time_of_day() {
+    use std::sync::atomic::Ordering::SeqCst;
+    run(async || {
+        let mut h = Harness::new(|_| true).await;
+        let clock = h.clock.clone();
+        let kept = crate::collect::TOMBSTONE_KEPT.as_nanos() as u64;
+        // The first in a life whose clock is a day ahead, the second when it was set right.
+        clock.1.store(24 * kept, SeqCst);
+        h.crash().await;
+        let (ahead, right) = (FileId(0x0100), FileId(0x0200));
+        assert_eq!(h.purge(ahead, 2).await, Ok(Epoch(2)));
+        clock.1.store(0, SeqCst);
+        h.crash().await;
+        assert_eq!(h.purge(right, 2).await, Ok(Epoch(2)));
+        // A leap ages nothing, in this life or in the next.
+        clock.1.store(48 * kept, SeqCst);
+        assert_eq!(h.node().node.collect().await.unwrap(), 0);
+        h.crash().await;
+        clock.0.fetch_add(kept - 1, SeqCst);
+        assert_eq!(h.node().node.collect().await.unwrap(), 0);
+        clock.1.store(0, SeqCst);
+        h.crash().await;
+        // And neither is kept for ever.
+        clock.0.fetch_add(kept, SeqCst);
+        assert_eq!(h.node().node.collect().await.unwrap(), 2);
+        assert_eq!(h.list(FileId(0), 10).await, []);
+    });
+}
+
+#[test]
 fn objects_and_tombstones_are_listed_in_pages() {
     run(async || {
         let h = Harness::new(|_| true).await;

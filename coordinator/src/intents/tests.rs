@@ -135,14 +135,26 @@ fn carried_forward_with_id_and_age() {
 fn recovered_ones_are_due_at_once() {
     let mut intents = Intents::default();
     let entry = |id: u64, file| Entry::Logged { id: IntentionId(id), logged_ns: 5, intent: intent(file, 1) };
-    intents.recover(1, entry(1, 7));
-    intents.recover(2, entry(2, 8));
-    intents.recover(3, Entry::Completed(ids(&[1])));
+    intents.recover(1, entry(1, 7), 5);
+    intents.recover(2, entry(2, 8), 5);
+    intents.recover(3, Entry::Completed(ids(&[1])), 5);
     // Carried forward: the same id in a later record.
-    intents.recover(4, entry(2, 8));
+    intents.recover(4, entry(2, 8), 5);
     assert_eq!((intents.open(), intents.first_record()), (1, Some(4)));
     let commands = intents.on(Event::Tick { now_ns: 5 }, AGE);
     assert_eq!(commands, vec![Command::TakeOver(IntentionId(2), intent(8, 1))]);
+}
+
+#[test]
+fn one_from_a_clock_that_was_ahead_is_due_at_once_too() {
+    let mut intents = Intents::default();
+    let entry = Entry::Logged { id: IntentionId(1), logged_ns: u64::MAX, intent: intent(7, 1) };
+    intents.recover(1, entry, 5);
+    assert_eq!(intents.oldest_ns(), Some(5));
+    assert_eq!(
+        intents.on(Event::Tick { now_ns: 5 }, AGE),
+        vec![Command::TakeOver(IntentionId(1), intent(7, 1))]
+    );
 }
 
 /// What the log says at any time is what the state is.
@@ -188,7 +200,7 @@ proptest! {
             let from = intents.first_record().unwrap_or(u64::MAX);
             let mut replayed = Intents::default();
             for (sequence, entry) in (1..).zip(&records).filter(|(s, _)| *s >= from) {
-                replayed.recover(sequence, entry.clone());
+                replayed.recover(sequence, entry.clone(), u64::MAX);
             }
             let facts = |i: &Intents| i.open.iter()
                 .map(|(id, o)| (*id, o.record, o.logged_ns, o.intent.clone())).collect::<Vec<_>>();

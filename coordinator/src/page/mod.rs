@@ -9,6 +9,7 @@ use history::Now;
 use serde_json::{Value, json};
 use slice_proto::control::pb;
 use slice_proto::ids::{Role, ServerId};
+use slice_rpc::clock::Clock;
 
 /// The page: HTML, style, script and pictures in one.
 pub const HTML: &str = include_str!("page.html");
@@ -50,7 +51,7 @@ impl Coordinator {
 
     /// What each server of the status does, in the same order.
     pub(crate) fn now(&self, servers: &[pb::ServerStatus]) -> Vec<Option<Now>> {
-        let now_ns = self.clock.now_ns();
+        let now_ns = self.steady.now_ns();
         let activities = self.activities.lock();
         servers.iter().map(|s| activities.now(ServerId(s.id), now_ns)).collect()
     }

@@ -27,12 +27,14 @@ pub(crate) fn push(rec: &AttrRec, p: &PushArgs) -> Option<AttrRec> {
         }
     }
     let changed = new != *rec;
-    let shown = if timely { p.ctime_ns } else { 0 };
-    if !changed && shown <= rec.ctime_ns {
+    // A write that changes nothing else has changed bytes: whoever keeps old ones must see another ctime, also where this µproxy's
+    // clock is behind another's, or somebody set attributes meanwhile. What has the very ctime that stands is this push, again.
+    let wrote = p.ctime_ns != 0 && p.ctime_ns != rec.ctime_ns;
+    if !changed && !wrote {
         return None;
     }
     // What the writer was shown stays what it sees; and ctime rises with every change whatever the clocks say.
-    new.ctime_ns = if changed { rec.next_ctime(shown) } else { shown };
+    new.ctime_ns = rec.next_ctime(if timely { p.ctime_ns } else { 0 });
     Some(new)
 }
 
@@ -99,6 +101,18 @@ mod tests {
         let mut earlier = args();
         earlier.mtime_ns = 1500;
         assert_eq!(push(&after, &earlier), None);
+    }
+
+    #[test]
+    fn a_write_that_changes_nothing_but_bytes_shows_in_ctime() {
+        let mut r = rec();
+        (r.size, r.mtime_ns, r.ctime_ns) = (10, 9000, 9000);
+        let after = push(&r, &args()).unwrap();
+        assert_eq!((after.size, after.mtime_ns, after.ctime_ns), (10, 9000, 9001), "by a clock that is behind");
+        r.seq = AttrSeq(2);
+        assert_eq!(push(&r, &args()).unwrap().ctime_ns, 9001, "before another set attributes, told after it");
+        let asks = PushArgs { end: 0, mtime_ns: 0, ctime_ns: 0, ..args() };
+        assert_eq!(push(&r, &asks), None, "who only asks changes nothing");
     }
 
     #[test]

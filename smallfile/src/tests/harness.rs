@@ -33,10 +33,15 @@ pub const ME: ServerId = ServerId(7);
 
 pub const SMALL: Tuning = Tuning::SMALL;
 
-pub struct TestClock(pub AtomicU64);
+/// Time that passes, and by how much the time of day is ahead of it.
+pub struct TestClock(pub AtomicU64, pub AtomicU64);
 
 impl Clock for TestClock {
     fn now_ns(&self) -> u64 {
+        self.0.load(Ordering::SeqCst) + self.1.load(Ordering::SeqCst)
+    }
+
+    fn monotonic_ns(&self) -> u64 {
         self.0.load(Ordering::SeqCst)
     }
 }
@@ -89,7 +94,7 @@ impl Rig {
         SmallFileStore::format(&config(dir.path())).unwrap();
         let (sender, tables) = tables();
         sender.publish(routing(1));
-        let clock = Arc::new(TestClock(AtomicU64::new(1_000)));
+        let clock = Arc::new(TestClock(AtomicU64::new(1_000), AtomicU64::new(0)));
         let mut rig = Self { dir, clock, tables, sender, tuning, server: None, table: TableEpoch(1), xid: 0 };
         rig.start();
         let sites: Vec<Site> = (0..SITES_PER_ROLE as u16).map(Site).collect();

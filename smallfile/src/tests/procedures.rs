@@ -183,6 +183,38 @@ fn purge_leaves_a_tombstone_that_is_collected_in_time() {
 }
 
 #[test]
+fn a_tombstone_stays_for_its_time_whatever_the_time_of_day() {
+    run(async {
+        let mut rig = Rig::new(Tuning::default()).await;
+        let clock = rig.clock.clone();
+        let kept = TOMBSTONE_KEPT.as_nanos() as u64;
+        let again = |rig: &mut Rig| {
+            rig.crash();
+            rig.start();
+        };
+        // The first in a life whose clock is a day ahead, the second when it was set right.
+        clock.1.store(24 * kept, Ordering::SeqCst);
+        again(&mut rig);
+        assert_eq!(rig.purge(file(0), 2).await, (OK, 2));
+        clock.1.store(0, Ordering::SeqCst);
+        again(&mut rig);
+        assert_eq!(rig.purge(file(1), 2).await, (OK, 2));
+        // A leap ages nothing, in this life or in the next.
+        clock.1.store(48 * kept, Ordering::SeqCst);
+        assert_eq!(rig.server().node().collect().await.unwrap(), 0);
+        again(&mut rig);
+        clock.0.fetch_add(kept - 1, Ordering::SeqCst);
+        assert_eq!(rig.server().node().collect().await.unwrap(), 0);
+        clock.1.store(0, Ordering::SeqCst);
+        again(&mut rig);
+        // And neither is kept for ever.
+        clock.0.fetch_add(kept, Ordering::SeqCst);
+        assert_eq!(rig.server().node().collect().await.unwrap(), 2);
+        assert_eq!(rig.list(FileId(0), 10).await, []);
+    });
+}
+
+#[test]
 fn list_pages_in_order() {
     run(async {
         let mut rig = Rig::new(SMALL).await;

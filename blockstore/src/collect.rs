@@ -5,7 +5,7 @@
 
 use crate::error::Result;
 use crate::layout::Leaf;
-use crate::node::{Node, blocking};
+use crate::node::Node;
 use crate::object::{Object, State};
 use crate::record::{GRAVES, grave_key, grave_of, object_key};
 use slice_proto::ids::FileId;
@@ -43,10 +43,10 @@ impl Node {
         let kept = u64::try_from(TOMBSTONE_KEPT.as_nanos()).unwrap_or(u64::MAX);
         let Some(before) = self.clock.now_ns().checked_sub(kept) else { return Ok(0) };
         let here = Arc::clone(self);
-        let old = blocking(move || here.old_graves(before)).await??;
+        let old = self.blocking(move || here.old_graves(before)).await??;
         let here = Arc::clone(self);
         let files: BTreeSet<FileId> = old.iter().map(|(_, f)| *f).collect();
-        blocking(move || here.remove_for_good(&files)).await??;
+        self.blocking(move || here.remove_for_good(&files)).await??;
         let mut last = self.store.durable();
         for (at, file) in &old {
             let object = self.object(*file).await?;

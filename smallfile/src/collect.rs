@@ -6,7 +6,7 @@
 use crate::core::Object;
 use crate::core::record::{GRAVES, grave_key, grave_of, object_key};
 use crate::error::Result;
-use crate::node::{Node, blocking};
+use crate::node::Node;
 use slice_proto::ids::FileId;
 use slice_store::{Batch, Direction, KeyRange};
 use std::sync::Arc;
@@ -41,7 +41,7 @@ impl Node {
         let kept = u64::try_from(TOMBSTONE_KEPT.as_nanos()).unwrap_or(u64::MAX);
         let Some(before) = self.clock.now_ns().checked_sub(kept) else { return Ok(0) };
         let here = Arc::clone(self);
-        let old = blocking(move || here.old_graves(before)).await??;
+        let old = self.blocking(move || here.old_graves(before)).await??;
         for (at, file) in &old {
             self.exhume(*at, *file)?;
         }

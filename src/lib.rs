@@ -1,9 +1,11 @@
 //! The program `slice`: all roles, together or alone. `slice --help` says what there is.
 //!
-//! A library only so that `fuzz/` reaches what the program decodes; `main.rs` calls [`main`], and nothing else is for others.
+//! A library only so that `fuzz/` reaches what the program decodes, and tests the check that operators run; `main.rs` calls
+//! [`main`], and nothing else is for others.
 #![forbid(unsafe_code)]
 
-mod admin;
+#[doc(hidden)]
+pub mod admin;
 mod agent;
 mod checking;
 mod cli;

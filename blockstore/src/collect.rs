@@ -5,7 +5,7 @@
 
 use crate::error::Result;
 use crate::layout::Leaf;
-use crate::node::{Node, blocking};
+use crate::node::Node;
 use crate::object::{Object, State};
 use crate::record::{GRAVES, grave_key, grave_of, object_key};
 use slice_proto::ids::FileId;
@@ -49,10 +49,10 @@ impl Node {
         }
         let now = self.steady.now_ns();
         let here = Arc::clone(self);
-        let old = blocking(move || here.old_graves(now.saturating_sub(kept), now)).await??;
+        let old = self.blocking(move || here.old_graves(now.saturating_sub(kept), now)).await??;
         let here = Arc::clone(self);
         let files: BTreeSet<FileId> = old.iter().map(|(_, f)| *f).collect();
-        blocking(move || here.remove_for_good(&files)).await??;
+        self.blocking(move || here.remove_for_good(&files)).await??;
         let mut last = self.store.durable();
         for (at, file) in &old {
             let object = self.object(*file).await?;

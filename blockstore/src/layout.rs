@@ -9,15 +9,13 @@
 
 use crate::error::{Error, Result};
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
-use rustix::io::Errno;
 use slice_proto::ids::{FileId, ServerId};
 use slice_proto::secret::Identity;
+use slice_system::{Directory, File, Files, Open, Stat};
 use std::collections::HashSet;
-use std::fs::File;
-use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Bits of the sequence that number the objects of one directory: 4096 names, a directory of 100 to 300 KiB at most.
 const LEAF_BITS: u32 = 12;
@@ -34,6 +32,7 @@ pub(crate) struct Leaf(u64);
 /// Where objects lie.
 #[derive(Debug)]
 pub(crate) struct Layout {
+    files: Arc<dyn Files>,
     root: PathBuf,
     known: Mutex<Known>,
 }
@@ -44,15 +43,6 @@ struct Known {
     leaves: HashSet<Leaf>,
     /// Counts removals of leaves: an fsync that began before one proves nothing.
     removals: u64,
-}
-
-/// What there is of an object's file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct FileSize {
-    /// End of its last byte: an offset in the NFS file.
-    pub end: u64,
-    /// Bytes of disk.
-    pub used: u64,
 }
 
 impl Leaf {
@@ -74,8 +64,8 @@ fn stamp_text(identity: &Identity, server: ServerId) -> String {
 }
 
 /// fsyncs a directory: its entries are durable.
-fn sync_dir(path: &Path) -> Result<()> {
-    File::open(path).and_then(|d| d.sync_all()).map_err(Error::io("fsync", path))
+fn sync_dir(files: &dyn Files, path: &Path) -> Result<()> {
+    files.sync_dir(path).map_err(Error::io("fsync", path))
 }
 
 /// A number in hex, `None` if the name is not one of `digits` digits.
@@ -85,63 +75,68 @@ fn hex(name: &std::ffi::OsStr, digits: usize) -> Option<u64> {
 }
 
 /// The hex names of `digits` digits in a directory from `first` on, in order; empty if there is no directory.
-fn names(path: &Path, digits: usize, first: u64) -> Result<Vec<u64>> {
-    let entries = match std::fs::read_dir(path) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+fn names(files: &dyn Files, path: &Path, digits: usize, first: u64) -> Result<Vec<u64>> {
+    let names = match files.names(path) {
+        Ok(names) => names,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(Error::io("list", path)(e)),
     };
-    let mut all = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(Error::io("list", path))?;
-        all.extend(hex(&entry.file_name(), digits).filter(|n| *n >= first));
-    }
+    let mut all: Vec<u64> =
+        names.iter().filter_map(|name| hex(name, digits)).filter(|n| *n >= first).collect();
     all.sort_unstable();
     Ok(all)
 }
 
 impl Layout {
     /// Makes an empty `DIR/objects`.
-    pub(crate) fn format(data: &Path, identity: &Identity, server: ServerId) -> Result<()> {
+    pub(crate) fn format(
+        files: &dyn Files,
+        data: &Path,
+        identity: &Identity,
+        server: ServerId,
+    ) -> Result<()> {
         let root = data.join("objects");
-        std::fs::create_dir_all(&root).map_err(Error::io("make", &root))?;
-        for entry in std::fs::read_dir(&root).map_err(Error::io("list", &root))? {
-            let entry = entry.map_err(Error::io("list", &root))?;
-            // A stamp alone is a format that did not come to its end.
-            if entry.file_name() != STAMP {
-                return Err(Error::NotEmpty { path: root });
-            }
+        files.make_dirs(&root).map_err(Error::io("make", &root))?;
+        // A stamp alone is a format that did not come to its end.
+        if files.names(&root).map_err(Error::io("list", &root))?.iter().any(|name| name != STAMP) {
+            return Err(Error::NotEmpty { path: root });
         }
         let path = root.join(STAMP);
         let write = || {
-            let mut f = File::create(&path)?;
-            f.write_all(stamp_text(identity, server).as_bytes())?;
+            let f = files.open(&path, Open::Empty)?;
+            f.write_all_at(stamp_text(identity, server).as_bytes(), 0)?;
             f.sync_all()
         };
         write().map_err(Error::io("write", &path))?;
-        sync_dir(&root)?;
-        sync_dir(data)
+        sync_dir(files, &root)?;
+        sync_dir(files, data)
     }
 
     /// Opens `DIR/objects`, if it is the server's. Makes durable whatever an earlier life left in the page cache, so that
     /// every object that is found is durably there.
-    pub(crate) fn open(data: &Path, identity: &Identity, server: ServerId) -> Result<Self> {
+    pub(crate) fn open(
+        files: Arc<dyn Files>,
+        data: &Path,
+        identity: &Identity,
+        server: ServerId,
+    ) -> Result<Self> {
         let root = data.join("objects");
-        match std::fs::read_to_string(root.join(STAMP)) {
-            Ok(found) if found == stamp_text(identity, server) => {}
+        match files.read(&root.join(STAMP)) {
+            Ok(found) if found == stamp_text(identity, server).as_bytes() => {}
             Ok(_) => return Err(Error::NotOurObjects { path: root, server }),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            Err(e) if e.kind() == ErrorKind::NotFound => {
                 return Err(Error::NotOurObjects { path: root, server });
             }
             Err(e) => return Err(Error::io("read", root.join(STAMP))(e)),
         }
-        let dir = File::open(&root).map_err(Error::io("open", &root))?;
-        rustix::fs::syncfs(&dir).map_err(|e| Error::io("sync", &root)(e.into()))?;
-        Ok(Self { root, known: Mutex::default() })
+        let dir = files.open_dir(&root).map_err(Error::io("open", &root))?;
+        dir.sync_file_system().map_err(Error::io("sync", &root))?;
+        Ok(Self { files, root, known: Mutex::default() })
     }
 
-    pub(crate) fn root(&self) -> &Path {
-        &self.root
+    /// The objects' directory, open.
+    pub(crate) fn open_root(&self) -> Result<Arc<dyn Directory>> {
+        self.files.open_dir(&self.root).map_err(Error::io("open", &self.root))
     }
 
     fn leaf_dir(&self, leaf: Leaf) -> PathBuf {
@@ -154,30 +149,29 @@ impl Layout {
     }
 
     /// Opens an object's file, `None` if there is none.
-    pub(crate) fn open_object(&self, file: FileId) -> Result<Option<OwnedFd>> {
+    pub(crate) fn open_object(&self, file: FileId) -> Result<Option<Arc<dyn File>>> {
         let path = self.path(file);
-        match rustix::fs::openat(CWD, &path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
-            Ok(fd) => Ok(Some(fd)),
-            Err(Errno::NOENT) => Ok(None),
-            Err(e) => Err(Error::io("open", path)(e.into())),
+        match self.files.open(&path, Open::Existing) {
+            Ok(object) => Ok(Some(object)),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io("open", path)(e)),
         }
     }
 
     /// Makes an object's file, and the directories above it. Durable after [`sync_entry`](Self::sync_entry).
-    pub(crate) fn create_object(&self, file: FileId) -> Result<OwnedFd> {
+    pub(crate) fn create_object(&self, file: FileId) -> Result<Arc<dyn File>> {
         let path = self.path(file);
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
         for _ in 0..MAX_TRIES {
-            match rustix::fs::openat(CWD, &path, flags, Mode::RUSR | Mode::WUSR) {
-                Ok(fd) => return Ok(fd),
-                Err(Errno::NOENT) => {
+            match self.files.open(&path, Open::Create) {
+                Ok(object) => return Ok(object),
+                Err(e) if e.kind() == ErrorKind::NotFound => {
                     let dir = self.leaf_dir(Leaf::of(file));
-                    std::fs::create_dir_all(&dir).map_err(Error::io("make", dir))?;
+                    self.files.make_dirs(&dir).map_err(Error::io("make", dir))?;
                 }
-                Err(e) => return Err(Error::io("make", path)(e.into())),
+                Err(e) => return Err(Error::io("make", path)(e)),
             }
         }
-        Err(Error::io("make", path)(Errno::NOENT.into()))
+        Err(Error::io("make", path)(ErrorKind::NotFound.into()))
     }
 
     /// Makes an object's entry durable, and those of the directories above it.
@@ -188,12 +182,12 @@ impl Layout {
             let known = self.known.lock();
             if known.leaves.contains(&leaf) { None } else { Some(known.removals) }
         };
-        sync_dir(&dir)?;
+        sync_dir(&*self.files, &dir)?;
         let Some(removals) = removals else { return Ok(()) };
         if let Some(site) = dir.parent() {
-            sync_dir(site)?;
+            sync_dir(&*self.files, site)?;
         }
-        sync_dir(&self.root)?;
+        sync_dir(&*self.files, &self.root)?;
         let mut known = self.known.lock();
         if known.removals == removals {
             if known.leaves.len() >= MAX_KNOWN {
@@ -208,29 +202,32 @@ impl Layout {
     /// it is gone.
     pub(crate) fn remove_object(&self, file: FileId) -> Result<()> {
         let path = self.path(file);
-        match rustix::fs::unlinkat(CWD, &path, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(e) => Err(Error::io("remove", path)(e.into())),
+        match self.files.remove(&path) {
+            Ok(()) => Ok(()),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(Error::io("remove", path)(e)),
         }
     }
 
     /// Makes removals from a leaf durable, and removes the leaf if nothing is left in it.
     pub(crate) fn sync_leaf(&self, leaf: Leaf) -> Result<()> {
         let dir = self.leaf_dir(leaf);
-        match sync_dir(&dir) {
-            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        match sync_dir(&*self.files, &dir) {
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(()),
             other => other?,
         }
         // Under the lock, so that no fsync of entries ends in between and takes the leaf for durable.
         let mut known = self.known.lock();
-        match rustix::fs::unlinkat(CWD, &dir, AtFlags::REMOVEDIR) {
+        match self.files.remove_dir(&dir) {
             Ok(()) => {
                 known.leaves.remove(&leaf);
                 known.removals += 1;
                 Ok(())
             }
-            Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT) => Ok(()),
-            Err(e) => Err(Error::io("remove", dir)(e.into())),
+            Err(e) => match e.kind() {
+                ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists | ErrorKind::NotFound => Ok(()),
+                _ => Err(Error::io("remove", dir)(e)),
+            },
         }
     }
 
@@ -239,13 +236,14 @@ impl Layout {
         let Some(first) = after.0.checked_add(1).map(FileId) else { return Ok(Vec::new()) };
         let start = Leaf::of(first);
         let mut found = Vec::new();
-        for site in names(&self.root, 4, start.site())? {
+        for site in names(&*self.files, &self.root, 4, start.site())? {
             let from = if site == start.site() { start.upper() } else { 0 };
             let dir = self.root.join(format!("{site:04x}"));
-            for upper in names(&dir, 9, from)? {
+            for upper in names(&*self.files, &dir, 9, from)? {
                 let leaf = Leaf(site << (48 - LEAF_BITS) | upper);
                 let room = limit - found.len();
-                found.extend(names(&self.leaf_dir(leaf), 16, first.0)?.into_iter().take(room).map(FileId));
+                let ids = names(&*self.files, &self.leaf_dir(leaf), 16, first.0)?;
+                found.extend(ids.into_iter().take(room).map(FileId));
                 if found.len() >= limit {
                     return Ok(found);
                 }
@@ -254,22 +252,14 @@ impl Layout {
         Ok(found)
     }
 
-    /// Size of an object's file, `None` if there is none.
-    pub(crate) fn size(&self, file: FileId) -> Result<Option<FileSize>> {
+    /// Size of an object's file, whose length is an offset in the NFS file; `None` if there is none.
+    pub(crate) fn size(&self, file: FileId) -> Result<Option<Stat>> {
         let path = self.path(file);
-        match rustix::fs::statat(CWD, &path, AtFlags::empty()) {
-            Ok(stat) => Ok(Some(file_size(&stat))),
-            Err(Errno::NOENT) => Ok(None),
-            Err(e) => Err(Error::io("stat", path)(e.into())),
+        match self.files.stat(&path) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io("stat", path)(e)),
         }
-    }
-}
-
-/// What a stat says of sizes. `st_blocks` counts units of 512 bytes whatever the file system's blocks are.
-pub(crate) fn file_size(stat: &rustix::fs::Stat) -> FileSize {
-    FileSize {
-        end: u64::try_from(stat.st_size).unwrap_or(0),
-        used: u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512),
     }
 }
 
@@ -277,16 +267,25 @@ pub(crate) fn file_size(stat: &rustix::fs::Stat) -> FileSize {
 mod tests {
     use super::*;
     use slice_proto::ids::{EnsembleId, Site};
+    use slice_system::Kernel;
 
     fn identity() -> Identity {
         Identity { ensemble: EnsembleId(1), secret: [2; 32] }
     }
 
+    fn format(dir: &Path) -> Result<()> {
+        Layout::format(&Kernel, dir, &identity(), ServerId(3))
+    }
+
+    fn open(dir: &Path, server: u64) -> Result<Layout> {
+        Layout::open(Arc::new(Kernel), dir, &identity(), ServerId(server))
+    }
+
     #[test]
     fn lists_in_order_and_goes_on_where_it_stopped() {
         let dir = tempfile::tempdir().unwrap();
-        Layout::format(dir.path(), &identity(), ServerId(3)).unwrap();
-        let layout = Layout::open(dir.path(), &identity(), ServerId(3)).unwrap();
+        format(dir.path()).unwrap();
+        let layout = open(dir.path(), 3).unwrap();
         let mut all: Vec<_> = [(0, 1), (0, 4095), (0, 4096), (7, 0), (7, 1 << 40), (255, (1 << 48) - 1)]
             .map(|(site, seq)| FileId::new(Site(site), seq))
             .into();
@@ -311,8 +310,8 @@ mod tests {
     #[test]
     fn an_empty_leaf_is_removed_and_made_again() {
         let dir = tempfile::tempdir().unwrap();
-        Layout::format(dir.path(), &identity(), ServerId(3)).unwrap();
-        let layout = Layout::open(dir.path(), &identity(), ServerId(3)).unwrap();
+        format(dir.path()).unwrap();
+        let layout = open(dir.path(), 3).unwrap();
         let (a, b) = (FileId(5), FileId(6));
         layout.create_object(a).unwrap();
         layout.sync_entry(a).unwrap();
@@ -326,21 +325,20 @@ mod tests {
         layout.sync_leaf(Leaf::of(a)).unwrap();
         layout.create_object(a).unwrap();
         layout.sync_entry(a).unwrap();
-        assert_eq!(layout.size(a).unwrap(), Some(FileSize { end: 0, used: 0 }));
+        assert_eq!(layout.size(a).unwrap(), Some(Stat { len: 0, used: 0 }));
     }
 
     #[test]
     fn no_directory_but_ours_is_opened() {
         let dir = tempfile::tempdir().unwrap();
-        let open = |server| Layout::open(dir.path(), &identity(), ServerId(server)).map(drop);
+        let open = |server| open(dir.path(), server).map(drop);
         assert!(matches!(open(3), Err(Error::NotOurObjects { .. })), "absent");
         std::fs::create_dir(dir.path().join("objects")).unwrap();
         assert!(matches!(open(3), Err(Error::NotOurObjects { .. })), "empty");
-        Layout::format(dir.path(), &identity(), ServerId(3)).unwrap();
+        format(dir.path()).unwrap();
         assert!(matches!(open(4), Err(Error::NotOurObjects { .. })), "another server's");
         open(3).unwrap();
         std::fs::create_dir(dir.path().join("objects/0000")).unwrap();
-        let again = Layout::format(dir.path(), &identity(), ServerId(3));
-        assert!(matches!(again, Err(Error::NotEmpty { .. })));
+        assert!(matches!(format(dir.path()), Err(Error::NotEmpty { .. })));
     }
 }

@@ -1,7 +1,7 @@
 //! STAT and LIST_OBJECTS (`peer::data`): what the checker and an operator see.
 
 use crate::error::Result;
-use crate::node::{Node, blocking};
+use crate::node::Node;
 use crate::record::{OBJECTS, Record, object_key, object_of};
 use slice_proto::ids::FileId;
 use slice_proto::nfs3::NfsStat3;
@@ -24,7 +24,7 @@ fn info(node: &Node, file: FileId) -> Result<Option<ObjectInfo>> {
     Ok(Some(ObjectInfo {
         file,
         epoch: record.unwrap_or_default().epoch,
-        size: size.map_or(0, |s| s.end),
+        size: size.map_or(0, |s| s.len),
         used: size.map_or(0, |s| s.used),
         beyond: false,
         tombstone,
@@ -60,12 +60,14 @@ pub(crate) async fn stat(node: Arc<Node>, args: StatArgs) -> ObjectsRes {
     if let Err(why) = node.admit(args.table, []).await {
         return ObjectsRes { status: why.0, objects: Vec::new() };
     }
-    let work = move || info(&node, args.file).map(Vec::from_iter);
-    answer(blocking(work).await.and_then(|r| r))
+    let here = Arc::clone(&node);
+    let work = move || info(&here, args.file).map(Vec::from_iter);
+    answer(node.blocking(work).await.and_then(|r| r))
 }
 
 /// Serves a LIST_OBJECTS.
 pub(crate) async fn list(node: Arc<Node>, args: ListArgs) -> ObjectsRes {
     let limit = args.limit.clamp(1, MAX_LISTED) as usize;
-    answer(blocking(move || page(&node, args.after, limit)).await.and_then(|r| r))
+    let here = Arc::clone(&node);
+    answer(node.blocking(move || page(&here, args.after, limit)).await.and_then(|r| r))
 }

@@ -19,6 +19,7 @@ use slice_proto::table::{RoutingTable, Volume};
 use slice_rpc::clock::{SharedClock, Steady};
 use slice_rpc::tables::Tables;
 use slice_store::{Batch, Direction, KeyRange, Store, StoreStamp};
+use slice_system::{Files, Kernel, System};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::watch;
@@ -38,6 +39,7 @@ pub(crate) struct Node {
     identity: Identity,
     server: ServerId,
     pub(crate) store: Store,
+    pub(crate) system: System,
     /// Group commits of objects' bytes.
     pub(crate) commits: slice_metrics::Commits,
     pub(crate) layout: Layout,
@@ -78,21 +80,19 @@ pub(crate) enum Admission {
     No(PrivateStatus, TableEpoch),
 }
 
-fn random() -> u64 {
-    // Without randomness from the system there is no safe verifier; the clock is the best that is left.
-    getrandom::u64().unwrap_or_else(|_| {
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64)
-    })
-}
-
 // === impl Node ===
 
 impl Node {
-    fn open(config: BlockConfig, tables: Tables, clock: SharedClock) -> Result<Self> {
-        let BlockConfig { data, engine, identity, server } = config;
-        let stamp = StoreStamp { ensemble: identity.ensemble, server, role: Role::Block, format: FORMAT };
-        let store = Store::open(&data, engine, stamp)?;
-        let layout = Layout::open(&data, &identity, server)?;
+    fn open(
+        store: Store,
+        config: BlockConfig,
+        tables: Tables,
+        clock: SharedClock,
+        system: System,
+        open_files: usize,
+    ) -> Result<Self> {
+        let BlockConfig { data, identity, server, .. } = config;
+        let layout = Layout::open(Arc::clone(&system.files), &data, &identity, server)?;
         let stamped = [const { AtomicBool::new(false) }; SITES_PER_ROLE];
         for pair in store.iter(KeyRange::prefix(SITES), Direction::Forward) {
             let (key, _) = pair?;
@@ -101,20 +101,22 @@ impl Node {
             }
         }
         let key_id = tables.current().key_id;
+        let verifier = system.random.verifier();
         let keys = RwLock::new((key_id, KeyRing::new(&identity, key_id)));
         Ok(Self {
-            space: Space::open(layout.root())?,
-            cache: Cache::new(open_files()),
+            space: Space::of(layout.open_root()?),
+            cache: Cache::new(open_files),
             identity,
             server,
             store,
+            system,
             commits: slice_metrics::Commits::default(),
             layout,
             steady: Steady::new(clock),
             tables,
             keys,
             stamped,
-            verifier: AtomicU64::new(random()),
+            verifier: AtomicU64::new(verifier),
             calls: Calls::default(),
             stop: watch::Sender::new(false),
             #[cfg(test)]
@@ -198,7 +200,7 @@ impl Node {
 
     /// Uncommitted data may have been lost.
     pub(crate) fn change_verifier(&self) {
-        self.verifier.store(random(), Ordering::SeqCst);
+        self.verifier.store(self.system.random.verifier(), Ordering::SeqCst);
     }
 
     /// The object of a file, loaded.
@@ -225,7 +227,7 @@ impl Node {
         };
         let load = || {
             let (node, object) = (Arc::clone(self), Arc::clone(&object));
-            async move { blocking(move || object.load(&node.store, &node.layout, write)).await? }
+            async move { self.blocking(move || object.load(&node.store, &node.layout, write)).await? }
         };
         object.loaded.get_or_try_init(load).await?;
         Ok(object)
@@ -253,17 +255,19 @@ impl Node {
         }
     }
 
+    /// Has what blocks done by those who may wait.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        self.system.pool.run(work).await.map_err(|_| Error::ShuttingDown)
+    }
+
     /// Resolves when the server is to stop.
     pub(crate) async fn stopped(&self) {
         // The sender is ours: the wait cannot fail.
         let _ = self.stop.subscribe().wait_for(|stop| *stop).await;
     }
-}
-
-/// Runs what blocks on a thread of the runtime's pool.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    // It fails if the work panicked, or the runtime is going down.
-    tokio::task::spawn_blocking(work).await.map_err(|_| Error::ShuttingDown)
 }
 
 impl std::fmt::Debug for Node {
@@ -280,13 +284,27 @@ impl BlockStore {
     /// # Errors
     /// An [`Error`], also if there is one already: nothing is overwritten.
     pub fn format(config: &BlockConfig) -> std::result::Result<(), Error> {
-        let BlockConfig { data, engine, identity, server } = config;
-        std::fs::create_dir_all(data).map_err(Error::io("make", data))?;
         // The store last: it is what says that there is a node.
-        Layout::format(data, identity, *server)?;
-        let stamp =
-            StoreStamp { ensemble: identity.ensemble, server: *server, role: Role::Block, format: FORMAT };
-        Ok(Store::format(data, *engine, stamp)?)
+        Self::format_on(&Kernel, config)?;
+        Ok(Store::format(&config.data, config.engine, Self::stamp(config))?)
+    }
+
+    /// The same without its store, which the caller brings to [`open_on`](Self::open_on), on files of the caller's: for
+    /// simulations. Blocks.
+    ///
+    /// # Errors
+    /// An [`Error`], also if there is one already.
+    pub fn format_on(files: &dyn Files, config: &BlockConfig) -> std::result::Result<(), Error> {
+        let BlockConfig { data, identity, server, .. } = config;
+        files.make_dirs(data).map_err(Error::io("make", data))?;
+        Layout::format(files, data, identity, *server)
+    }
+
+    /// Whose store it is.
+    #[must_use]
+    pub fn stamp(config: &BlockConfig) -> StoreStamp {
+        let BlockConfig { identity, server, .. } = config;
+        StoreStamp { ensemble: identity.ensemble, server: *server, role: Role::Block, format: FORMAT }
     }
 
     /// Opens the node in the directory of `config`, if it is the one that was formatted there. It calls nobody, and so has
@@ -300,7 +318,31 @@ impl BlockStore {
         _directory: slice_rpc::Directory,
         clock: SharedClock,
     ) -> std::result::Result<Arc<Self>, Error> {
-        let node = blocking(move || Node::open(config, tables, clock)).await??;
+        let system = System::kernel();
+        let on = system.clone();
+        let open = move || {
+            let store = Store::open(&config.data, config.engine, Self::stamp(&config))?;
+            Node::open(store, config, tables, clock, on, open_files())
+        };
+        let node = system.pool.run(open).await.map_err(|_| Error::ShuttingDown)??;
+        Ok(Arc::new(Self { node: Arc::new(node) }))
+    }
+
+    /// The same on a store and a system of the caller's: for simulations. The node has at most about `open_files` files open.
+    ///
+    /// # Errors
+    /// An [`Error`] that says what is wrong with what is on them.
+    pub async fn open_on(
+        store: Store,
+        config: BlockConfig,
+        tables: Tables,
+        clock: SharedClock,
+        system: System,
+        open_files: usize,
+    ) -> std::result::Result<Arc<Self>, Error> {
+        let on = system.clone();
+        let open = move || Node::open(store, config, tables, clock, on, open_files);
+        let node = system.pool.run(open).await.map_err(|_| Error::ShuttingDown)??;
         Ok(Arc::new(Self { node: Arc::new(node) }))
     }
 

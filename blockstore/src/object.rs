@@ -2,13 +2,13 @@
 
 use crate::error::Result;
 use crate::fence::{Fence, UNRECORDED, WriteVerdict};
-use crate::layout::{Layout, file_size};
+use crate::layout::Layout;
 use crate::record::{Record, object_key};
 use crate::sync::Committer;
 use parking_lot::{RwLock, RwLockReadGuard};
 use slice_proto::ids::{Epoch, FileId};
 use slice_store::{Batch, Store, Ticket};
-use std::os::fd::OwnedFd;
+use slice_system::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::OnceCell;
@@ -35,7 +35,7 @@ pub(crate) struct State {
     /// When it was purged.
     pub purged_ns: Option<u64>,
     /// Its file, if it has one.
-    pub bytes: Option<Arc<OwnedFd>>,
+    pub bytes: Option<Arc<dyn File>>,
     /// The last batch that holds its record: durable before anything that the record must outlive is acknowledged.
     pub record: Ticket,
 }
@@ -63,10 +63,10 @@ impl Object {
             // The tombstone was durable before the removal.
             layout.remove_object(self.file)?;
         }
-        if let Some(fd) = &bytes {
-            let stat = rustix::fs::fstat(fd)
-                .map_err(|e| crate::error::Error::io("stat", layout.path(self.file))(e.into()))?;
-            self.end.store(file_size(&stat).end, Ordering::Release);
+        if let Some(bytes) = &bytes {
+            let stat =
+                bytes.stat().map_err(|e| crate::error::Error::io("stat", layout.path(self.file))(e))?;
+            self.end.store(stat.len, Ordering::Release);
         }
         let fence =
             Fence { epoch: record.epoch, applied: record.epoch, tombstone: record.purged_ns.is_some() };
@@ -76,7 +76,7 @@ impl Object {
             let mut state = self.state.write();
             state.fence = fence;
             state.purged_ns = record.purged_ns;
-            state.bytes = bytes.map(Arc::new);
+            state.bytes = bytes;
         }
         if wanted { self.create(layout) } else { Ok(()) }
     }
@@ -85,7 +85,7 @@ impl Object {
     pub(crate) fn create(&self, layout: &Layout) -> Result<()> {
         let mut state = self.state.write();
         if state.bytes.is_none() && !state.fence.tombstone {
-            state.bytes = Some(Arc::new(layout.create_object(self.file)?));
+            state.bytes = Some(layout.create_object(self.file)?);
             self.committer.created();
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! PURGE (`peer::data::PurgeArgs`): removes an object and leaves a tombstone.
 
 use crate::fence::ChangeVerdict;
-use crate::node::{Node, blocking};
+use crate::node::Node;
 use crate::object::Object;
 use crate::record::{Record, grave_key, object_key};
 use crate::reply::Refusal;
@@ -56,7 +56,7 @@ pub(crate) async fn serve(node: Arc<Node>, args: PurgeArgs) -> (Result<(), Refus
     };
     let (here, to) = (Arc::clone(&node), Arc::clone(&object));
     let outcome = async {
-        let record = blocking(move || bury(&here, &to, args.epoch)).await??;
+        let record = node.blocking(move || bury(&here, &to, args.epoch)).await??;
         Ok(node.store.wait(record).await?)
     };
     let outcome = outcome.await;

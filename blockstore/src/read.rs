@@ -4,17 +4,17 @@
 
 use crate::buffer::Buffer;
 use crate::error::Error;
-use crate::node::{Admission, Node, blocking};
+use crate::node::{Admission, Node};
 use crate::object::Object;
 use crate::reply::{Refusal, refuse, trailer};
 use bytes::{BufMut, BytesMut};
-use rustix::io::Errno;
 use slice_proto::ids::{FileId, TableEpoch, Xid};
 use slice_proto::nfs3::ReadOkHead;
 use slice_proto::rpc_msg::encode_success;
 use slice_proto::xdr::padding;
 use slice_rpc::service::{Handled, Message};
-use std::os::fd::OwnedFd;
+use slice_system::File;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
 /// A READ whose range has been checked.
@@ -40,40 +40,26 @@ pub(crate) enum Wait {
 }
 
 /// Fills `to` from `offset` on; fewer bytes only at the end of the file. `None` rather than wait for the disk.
-fn fill(fd: &OwnedFd, offset: u64, to: &mut [u8], wait: Wait) -> Result<Option<usize>, Errno> {
+fn fill(file: &dyn File, offset: u64, to: &mut [u8], wait: Wait) -> io::Result<Option<usize>> {
     let mut got = 0;
     while let Some(rest) = to.get_mut(got..).filter(|r| !r.is_empty()) {
         let at = offset + got as u64;
         let n = match wait {
-            Wait::Disk => rustix::io::pread(fd, &mut *rest, at),
-            Wait::Never => cached(fd, rest, at),
+            Wait::Disk => file.read_at(rest, at),
+            Wait::Never => file.read_cached_at(rest, at),
         };
         match n {
             Ok(0) => break,
             Ok(n) => got += n,
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) if wait == Wait::Never => return Ok(None),
-            Err(e) => return Err(e),
+            Err(e) => match e.kind() {
+                ErrorKind::Interrupted => {}
+                // Where a file system cannot tell, all reads may wait.
+                ErrorKind::WouldBlock | ErrorKind::Unsupported if wait == Wait::Never => return Ok(None),
+                _ => return Err(e),
+            },
         }
     }
     Ok(Some(got))
-}
-
-/// Reads what is in the page cache.
-#[cfg(target_os = "linux")]
-fn cached(fd: &OwnedFd, to: &mut [u8], offset: u64) -> Result<usize, Errno> {
-    use rustix::io::{IoSliceMut, ReadWriteFlags, preadv2};
-    match preadv2(fd, &mut [IoSliceMut::new(to)], offset, ReadWriteFlags::NOWAIT) {
-        // A file system without it: then all reads may wait.
-        Err(Errno::OPNOTSUPP) => Err(Errno::AGAIN),
-        other => other,
-    }
-}
-
-/// Reads what is in the page cache: there is no way to ask, so all reads may wait.
-#[cfg(not(target_os = "linux"))]
-fn cached(_: &OwnedFd, _: &mut [u8], _: u64) -> Result<usize, Errno> {
-    Err(Errno::AGAIN)
 }
 
 /// Reads what the object has and writes the reply; false rather than wait, if `wait` says so.
@@ -93,19 +79,19 @@ fn read(
         encode_success(w, call.xid);
         ReadOkHead { eof: got < call.count as usize, data_len: got as u32, ..head }.encode_ok(w);
     };
-    let Some(fd) = state.bytes.as_ref().filter(|_| have > 0) else {
+    let Some(file) = state.bytes.as_deref().filter(|_| have > 0) else {
         finish(&mut reply.head, 0);
         trailer(&mut reply.head, table);
         return Ok(true);
     };
-    let failed = |e: Errno| Error::io("read", node.layout.path(call.file))(e.into());
+    let failed = |e: io::Error| Error::io("read", node.layout.path(call.file))(e);
     if have <= INLINE_BYTES {
         // The head's lengths are put right when it is known how much was read: their place does not move.
         finish(&mut reply.head, have);
         let at = reply.head.len();
         reply.head.resize(at + have, 0);
         let to = reply.head.get_mut(at..).unwrap_or_default();
-        let Some(got) = fill(fd, call.offset, to, wait).map_err(failed)? else {
+        let Some(got) = fill(file, call.offset, to, wait).map_err(failed)? else {
             reply.head.clear();
             return Ok(false);
         };
@@ -121,7 +107,7 @@ fn read(
         return Ok(true);
     }
     let mut buffer = Buffer::take(have);
-    let Some(got) = fill(fd, call.offset, buffer.front(have), wait).map_err(failed)? else {
+    let Some(got) = fill(file, call.offset, buffer.front(have), wait).map_err(failed)? else {
         return Ok(false);
     };
     finish(&mut reply.head, got);
@@ -165,7 +151,7 @@ pub(crate) fn call(node: &Arc<Node>, call: ReadCall, reply: &mut Message) -> Han
                 let table = here.table().epoch;
                 read(&here, &object, call, table, &mut reply, Wait::Disk).map(|_| reply)
             };
-            blocking(work).await?
+            node.blocking(work).await?
         };
         outcome.await.unwrap_or_else(|why| {
             let mut w = BytesMut::new();

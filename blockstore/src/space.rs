@@ -7,10 +7,8 @@
 //! delayed allocation accounts for each 4 KiB by itself, and 1 MiB costs 130 instead of 210 µs of CPU so (docs/performance.md).
 
 use crate::error::{Error, Result};
-use rustix::fs::SeekFrom;
-use std::fs::File;
-use std::os::fd::AsFd;
-use std::path::Path;
+use slice_system::{Directory, File};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes that WRITEs leave free: some hundred thousand records of purges and truncates.
@@ -24,7 +22,7 @@ const ALLOCATE_MIN: u64 = 256 << 10;
 /// What may still be written.
 #[derive(Debug)]
 pub(crate) struct Space {
-    dir: File,
+    dir: Arc<dyn Directory>,
     /// Bytes that may be written without asking. Approximate: threads race for the last of it, and that does not matter.
     granted: AtomicU64,
 }
@@ -39,21 +37,17 @@ pub(crate) struct Figures {
 }
 
 impl Space {
-    pub(crate) fn open(dir: &Path) -> Result<Self> {
-        let dir = File::open(dir).map_err(Error::io("open", dir))?;
-        Ok(Self { dir, granted: AtomicU64::new(0) })
+    pub(crate) fn of(dir: Arc<dyn Directory>) -> Self {
+        Self { dir, granted: AtomicU64::new(0) }
     }
 
     pub(crate) fn figures(&self) -> Result<Figures> {
-        let vfs = rustix::fs::fstatvfs(&self.dir).map_err(|e| Error::io("statvfs", "objects")(e.into()))?;
-        Ok(Figures {
-            total: vfs.f_blocks.saturating_mul(vfs.f_frsize),
-            free: vfs.f_bavail.saturating_mul(vfs.f_frsize).saturating_sub(RESERVE_BYTES),
-        })
+        let space = self.dir.space().map_err(Error::io("statvfs", "objects"))?;
+        Ok(Figures { total: space.total, free: space.free.saturating_sub(RESERVE_BYTES) })
     }
 
     /// Whether `len` bytes may be written at `offset` of an object.
-    pub(crate) fn admit(&self, object: impl AsFd, offset: u64, len: u64) -> Result<()> {
+    pub(crate) fn admit(&self, object: &dyn File, offset: u64, len: u64) -> Result<()> {
         let granted = self.granted.load(Ordering::Relaxed);
         if granted >= len {
             self.granted.store(granted - len, Ordering::Relaxed);
@@ -65,7 +59,7 @@ impl Space {
             return Ok(());
         }
         // Overwriting what has its blocks needs none.
-        match rustix::fs::seek(object, SeekFrom::Hole(offset)) {
+        match object.next_hole(offset) {
             Ok(hole) if hole >= offset.saturating_add(len) => Ok(()),
             _ => Err(Error::NoSpace),
         }
@@ -75,12 +69,12 @@ impl Space {
 /// Allocates the blocks of a WRITE of `len` bytes at `offset` to an object that ends at `end`, if that is worth it.
 /// Nothing depends on it: what is wrong with the disk, the WRITE itself is told.
 #[cfg(target_os = "linux")]
-pub(crate) fn allocate(object: impl AsFd, end: u64, offset: u64, len: u64) {
+pub(crate) fn allocate(object: &dyn File, end: u64, offset: u64, len: u64) {
     if offset >= end && len >= ALLOCATE_MIN {
-        let _ = rustix::fs::fallocate(object, rustix::fs::FallocateFlags::KEEP_SIZE, offset, len);
+        let _ = object.allocate(offset, len, true);
     }
 }
 
 /// There is no call that allocates without writing.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn allocate(_: impl AsFd, _: u64, _: u64, _: u64) {}
+pub(crate) fn allocate(_: &dyn File, _: u64, _: u64, _: u64) {}

@@ -153,7 +153,7 @@ impl Node {
             Wait::Join(rx) => Some(rx),
             Wait::Start(rx) => {
                 let (node, job) = (Arc::clone(self), Job { object: Arc::clone(object), finished: false });
-                drop(tokio::task::spawn_blocking(move || node.commit(job)));
+                self.system.pool.start(move || node.commit(job));
                 Some(rx)
             }
         };
@@ -205,8 +205,7 @@ impl Node {
         // Purged meanwhile: nothing of it needs to be durable.
         let Some(bytes) = bytes else { return Ok(()) };
         let commit = self.commits.begin();
-        rustix::fs::fdatasync(&*bytes)
-            .map_err(|e| Error::io("fdatasync", self.layout.path(object.file))(e.into()))?;
+        bytes.sync_data().map_err(|e| Error::io("fdatasync", self.layout.path(object.file))(e))?;
         self.commits.end(commit, 1);
         if entry { self.layout.sync_entry(object.file) } else { Ok(()) }
     }

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::fence::ChangeVerdict;
-use crate::node::{Node, blocking};
+use crate::node::Node;
 use crate::object::Object;
 use crate::record::{Record, object_key};
 use crate::reply::Refusal;
@@ -40,9 +40,8 @@ fn cut(node: &Node, object: &Object, epoch: Epoch, size: u64) -> Result<Ticket, 
         // From here on, late WRITEs are refused. Should the rest fail, it is done again under the same epoch.
         state.fence.epoch = epoch;
         let bytes = state.bytes.clone();
-        if let Some(fd) = bytes.as_ref().filter(|_| end < object.end()) {
-            rustix::fs::ftruncate(fd, end)
-                .map_err(|e| Error::io("truncate", node.layout.path(object.file))(e.into()))?;
+        if let Some(file) = bytes.as_ref().filter(|_| end < object.end()) {
+            file.set_len(end).map_err(|e| Error::io("truncate", node.layout.path(object.file))(e))?;
             object.cut(end);
             object.committer.wrote();
         }
@@ -76,7 +75,7 @@ pub(crate) async fn serve(node: Arc<Node>, args: TruncateArgs) -> (Result<(), Re
     };
     let (here, to) = (Arc::clone(&node), Arc::clone(&object));
     let outcome = async {
-        let record = blocking(move || cut(&here, &to, args.epoch, args.size)).await??;
+        let record = node.blocking(move || cut(&here, &to, args.epoch, args.size)).await??;
         Ok(node.store.wait(record).await?)
     };
     let outcome = outcome.await;

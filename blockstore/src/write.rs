@@ -7,19 +7,19 @@
 use crate::commit::NO_WCC;
 use crate::error::Error;
 use crate::fence::WriteVerdict;
-use crate::node::{Admission, Node, blocking};
+use crate::node::{Admission, Node};
 use crate::object::Object;
 use crate::reply::{Refusal, refuse, trailer};
 use crate::space::allocate;
 use bytes::{Bytes, BytesMut};
-use rustix::io::Errno;
 use slice_proto::ids::{Epoch, FileId, TableEpoch, Xid};
 use slice_proto::nfs3::{NfsStat3, StableHow, Verifier, WccData, WriteOk, WriteRes};
 use slice_proto::peer::PrivateStatus;
 use slice_proto::rpc_msg::encode_success;
 use slice_proto::xdr::Encode;
 use slice_rpc::service::{Handled, Message};
-use std::os::fd::OwnedFd;
+use slice_system::File;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
 /// A WRITE whose range has been checked.
@@ -76,7 +76,7 @@ impl WriteCall {
             if data.is_empty() {
                 return Ok(Some(Written { count: 0, verf }));
             }
-            let Some(fd) = &state.bytes else {
+            let Some(file) = state.bytes.as_deref() else {
                 if !may_block {
                     return Ok(None);
                 }
@@ -84,10 +84,10 @@ impl WriteCall {
                 object.create(&node.layout)?;
                 continue;
             };
-            node.space.admit(fd, self.offset, data.len() as u64)?;
-            allocate(fd, object.end(), self.offset, data.len() as u64);
-            let count = put(fd, data, self.offset)
-                .map_err(|e| Error::io("write", node.layout.path(self.file))(e.into()))?;
+            node.space.admit(file, self.offset, data.len() as u64)?;
+            allocate(file, object.end(), self.offset, data.len() as u64);
+            let count = put(file, data, self.offset)
+                .map_err(|e| Error::io("write", node.layout.path(self.file))(e))?;
             object.grew(self.offset + count as u64);
             object.committer.wrote();
             return Ok(Some(Written { count, verf }));
@@ -115,13 +115,13 @@ impl WriteCall {
 }
 
 /// Writes all bytes, or those that fit: an error after some is the next call's.
-fn put(fd: &OwnedFd, data: &[u8], offset: u64) -> Result<usize, Errno> {
+fn put(file: &dyn File, data: &[u8], offset: u64) -> io::Result<usize> {
     let mut done = 0;
     while let Some(rest) = data.get(done..).filter(|r| !r.is_empty()) {
-        match rustix::io::pwrite(fd, rest, offset + done as u64) {
+        match file.write_at(rest, offset + done as u64) {
             Ok(0) => break,
             Ok(n) => done += n,
-            Err(Errno::INTR) => {}
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) if done == 0 => return Err(e),
             Err(_) => break,
         }
@@ -180,7 +180,7 @@ async fn apply_later(node: &Arc<Node>, call: &WriteCall) -> Result<(Written, Arc
         return Ok((written, object));
     }
     let (here, to, job) = (Arc::clone(node), Arc::clone(&object), call.clone());
-    match blocking(move || job.apply(&here, &to, true)).await?? {
+    match node.blocking(move || job.apply(&here, &to, true)).await?? {
         Some(written) => Ok((written, object)),
         None => Err(NfsStat3::JUKEBOX.into()),
     }

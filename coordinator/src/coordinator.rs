@@ -6,7 +6,7 @@ use crate::ensemble::{Ensemble, Plan, Refusal, Registration};
 use crate::error::{Error, Result};
 use crate::heard::Heard;
 use crate::intents::{Command, Entry, Event, Intents};
-use crate::log::Log;
+use crate::log::{Log, Place, Recovered};
 use crate::page::alarms;
 use crate::page::history::Activities;
 use crate::stored;
@@ -21,6 +21,7 @@ use slice_rpc::Directory;
 use slice_rpc::clock::{Clock, SharedClock, Steady};
 use slice_rpc::tables::TablesSender;
 use slice_store::{Batch, Durable, Store, StoreStamp};
+use slice_system::{Files, Kernel, System};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -55,6 +56,9 @@ pub struct Coordinator {
     stop: watch::Sender<bool>,
 }
 
+/// Bytes of a segment of a simulated log.
+const SMALL_SEGMENT_BYTES: u64 = 8 << 10;
+
 /// Calls answered since start.
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
@@ -64,17 +68,18 @@ pub(crate) struct Calls {
     pub control: AtomicU64,
 }
 
-fn stamp(config: &CoordinatorConfig) -> StoreStamp {
-    StoreStamp {
-        ensemble: config.identity.ensemble,
-        server: config.server,
-        role: Role::Coordinator,
-        format: FORMAT,
-    }
-}
-
 fn log_dir(data: &Path) -> PathBuf {
     data.join("log")
+}
+
+/// Where the intention log lies.
+fn place(system: &System, data: &Path, config: &CoordinatorConfig) -> Place {
+    Place::on(system, log_dir(data), config.identity.ensemble)
+}
+
+/// The same in a simulation, where segments are so small that they are filled and released.
+fn simulated(system: &System, config: &CoordinatorConfig) -> Place {
+    Place { segment_bytes: SMALL_SEGMENT_BYTES, ..place(system, &config.data, config) }
 }
 
 impl Coordinator {
@@ -104,9 +109,9 @@ impl Coordinator {
             }
         }
         std::fs::create_dir_all(&aside).map_err(Error::io("make", &aside))?;
-        Log::format(&log_dir(&aside), config.identity.ensemble)?;
-        Store::format(&aside, config.engine, stamp(config))?;
-        let store = Store::open(&aside, config.engine, stamp(config))?;
+        Log::format(&place(&System::kernel(), &aside, config))?;
+        Store::format(&aside, config.engine, Self::stamp(config))?;
+        let store = Store::open(&aside, config.engine, Self::stamp(config))?;
         let mut batch = Batch::new();
         batch.put(stored::KEY, stored::encode(&ensemble));
         store.commit(batch)?.wait_blocking()?;
@@ -115,9 +120,38 @@ impl Coordinator {
         for part in ["log", "store"] {
             let from = aside.join(part);
             std::fs::rename(&from, data.join(part)).map_err(Error::io("rename", &from))?;
-            crate::log::sync_dir(data)?;
+            Kernel.sync_dir(data).map_err(Error::io("fsync", data))?;
         }
         std::fs::remove_dir_all(&aside).map_err(Error::io("remove", &aside))
+    }
+
+    /// Whose store it is.
+    #[must_use]
+    pub fn stamp(config: &CoordinatorConfig) -> StoreStamp {
+        StoreStamp {
+            ensemble: config.identity.ensemble,
+            server: config.server,
+            role: Role::Coordinator,
+            format: FORMAT,
+        }
+    }
+
+    /// Makes the coordinator of an ensemble whose servers are known already, on a store and a system of the caller's: for
+    /// simulations. Blocks.
+    ///
+    /// # Errors
+    /// An [`Error`].
+    pub fn format_on(
+        store: &Store,
+        system: &System,
+        config: &CoordinatorConfig,
+        ensemble: &Ensemble,
+    ) -> Result<()> {
+        Log::format(&simulated(system, config))?;
+        let mut batch = Batch::new();
+        batch.put(stored::KEY, stored::encode(ensemble));
+        store.submit(batch)?;
+        Ok(store.flush()?)
     }
 
     /// Opens the coordinator in the directory of `config`. Tables are published to `tables` too, for this process.
@@ -130,8 +164,45 @@ impl Coordinator {
         directory: Directory,
         clock: SharedClock,
     ) -> Result<Arc<Self>> {
-        let open = move || Self::open_blocking(config, tables, directory, clock);
-        let this = tokio::task::spawn_blocking(open).await.map_err(|_| Error::Closing)??;
+        let system = System::kernel();
+        let pool = system.pool.clone();
+        let open = move || {
+            let store = Store::open(&config.data, config.engine, Self::stamp(&config))?;
+            let log = Log::open(place(&system, &config.data, &config));
+            Self::open_blocking(store, log, config, tables, directory, clock)
+        };
+        Self::opened(pool.run(open).await.map_err(|_| Error::Closing)??).await
+    }
+
+    /// The same on a store and a system of the caller's, with small segments and without a thread: for simulations. `wanted` is
+    /// told when the log has work, and has then to see to it that [`turn`](Self::turn) is called, once for each time that it
+    /// was told. It opens in two steps: what this gives is to be [opened](Self::opened).
+    ///
+    /// # Errors
+    /// An [`Error`] that says what is wrong with what is on them.
+    pub async fn open_on(
+        store: Store,
+        config: CoordinatorConfig,
+        tables: TablesSender,
+        directory: Directory,
+        clock: SharedClock,
+        system: System,
+        wanted: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let pool = system.pool.clone();
+        let open = move || {
+            let log = Log::open_on(simulated(&system, &config), wanted);
+            Self::open_blocking(store, log, config, tables, directory, clock)
+        };
+        pool.run(open).await.map_err(|_| Error::Closing)?
+    }
+
+    /// Takes the turn that was wanted ([`open_on`](Self::open_on)).
+    pub fn turn(&self) {
+        self.log.turn();
+    }
+
+    async fn opened(this: Self) -> Result<Arc<Self>> {
         let this = Arc::new(this);
         // Everything open stands in the newest segment from now on; the older ones come free.
         let carried = this.intent(|next| Event::Carry { below: next, next })?;
@@ -141,12 +212,13 @@ impl Coordinator {
     }
 
     fn open_blocking(
+        store: Store,
+        log: Result<(Log, Vec<Recovered>)>,
         config: CoordinatorConfig,
         tables: TablesSender,
         directory: Directory,
         clock: SharedClock,
     ) -> Result<Self> {
-        let store = Store::open(&config.data, config.engine, stamp(&config))?;
         let bytes = store.get(stored::KEY)?;
         let bytes = bytes.ok_or(Error::BadRecord { what: "the ensemble's record", whose: "store" })?;
         let mut ensemble = stored::decode(&bytes)?;
@@ -156,7 +228,7 @@ impl Coordinator {
             store.commit(batch)?.wait_blocking()?;
             ensemble = moved;
         }
-        let (log, recovered) = Log::open(&log_dir(&config.data), config.identity.ensemble)?;
+        let (log, recovered) = log?;
         let steady = Steady::new(Arc::clone(&clock));
         let mut intents = Intents::default();
         for record in recovered {

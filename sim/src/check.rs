@@ -5,6 +5,7 @@ use crate::ensemble::Ensemble;
 use bytes::BytesMut;
 use slice_proto::ids::{FileId, Role, Xid};
 use slice_proto::nfs3::FType3;
+use slice_proto::peer::data::{ListArgs, ObjectInfo, ObjectsRes};
 use slice_proto::peer::dir::{
     AttrInfo, EntryInfo, ListAttrsArgs, ListAttrsRes, ListEntriesArgs, ListEntriesRes,
 };
@@ -47,25 +48,29 @@ pub async fn settle(e: &Ensemble) -> Result<(), String> {
     }
 }
 
-fn ask<R: for<'a> Decode<'a>>(server: &dyn Service, proc: PeerProc, args: &impl Encode) -> R {
+async fn ask<R: for<'a> Decode<'a>>(server: &dyn Service, proc: PeerProc, args: &impl Encode) -> R {
     let mut w = BytesMut::new();
     encode_call(&mut w, Xid(0), PROGRAM, VERSION, proc as u32, &OpaqueAuth::NONE);
     args.encode(&mut w);
     let peer = Peer { addr: SocketAddr::from(([10, 2, 0, 1], 1)), proved: None };
     let mut reply = Message::default();
-    assert!(matches!(server.call(&peer, w, &mut reply), Handled::Done), "lists are answered at once");
+    let reply = match server.call(&peer, w, &mut reply) {
+        Handled::Done => reply,
+        Handled::Later(later) => later.await,
+        Handled::Detached | Handled::Close => panic!("no answer to {proc:?}"),
+    };
     let reply = reply.into_record();
     let at = ReplyHeader::decode(&reply).expect("a reply").body_at;
     R::decode(&mut Reader::at(&reply, at)).expect("a list")
 }
 
-fn lists(e: &Ensemble) -> (BTreeMap<FileId, AttrInfo>, Vec<EntryInfo>) {
+async fn lists(e: &Ensemble) -> (BTreeMap<FileId, AttrInfo>, Vec<EntryInfo>) {
     let (mut attrs, mut entries) = (BTreeMap::new(), Vec::new());
     for server in e.nodes(Role::Dir).iter().filter_map(|i| e.dir(*i)) {
         let mut after = FileId(0);
         loop {
             let args = ListAttrsArgs { after, limit: PAGE };
-            let res: ListAttrsRes = ask(&*server, PeerProc::ListAttrs, &args);
+            let res: ListAttrsRes = ask(&*server, PeerProc::ListAttrs, &args).await;
             let n = res.attrs.len();
             for a in res.attrs {
                 after = a.file;
@@ -78,7 +83,7 @@ fn lists(e: &Ensemble) -> (BTreeMap<FileId, AttrInfo>, Vec<EntryInfo>) {
         let (mut dir, mut cookie) = (FileId(0), 0);
         loop {
             let args = ListEntriesArgs { dir, cookie, limit: PAGE };
-            let res: ListEntriesRes = ask(&*server, PeerProc::ListEntries, &args);
+            let res: ListEntriesRes = ask(&*server, PeerProc::ListEntries, &args).await;
             let n = res.entries.len();
             for e in res.entries {
                 (dir, cookie) = (e.dir, e.cookie);
@@ -92,12 +97,27 @@ fn lists(e: &Ensemble) -> (BTreeMap<FileId, AttrInfo>, Vec<EntryInfo>) {
     (attrs, entries)
 }
 
+/// What a data server has of files.
+async fn objects(server: &dyn Service) -> Vec<ObjectInfo> {
+    let (mut all, mut after) = (Vec::new(), FileId(0));
+    loop {
+        let res: ObjectsRes = ask(server, PeerProc::ListObjects, &ListArgs { after, limit: PAGE }).await;
+        assert_eq!(res.status, 0, "LIST_OBJECTS");
+        let n = res.objects.len();
+        after = res.objects.last().map_or(after, |o| o.file);
+        all.extend(res.objects);
+        if n < PAGE as usize {
+            return all;
+        }
+    }
+}
+
 /// Every entry has a record, every record an entry, links and counts are right, and so are the data servers' objects.
 ///
 /// # Errors
 /// All that is wrong.
-pub fn consistent(e: &Ensemble) -> Result<(), String> {
-    let (attrs, entries) = lists(e);
+pub async fn consistent(e: &Ensemble) -> Result<(), String> {
+    let (attrs, entries) = lists(e).await;
     let mut wrong = Vec::new();
     let mut links: BTreeMap<FileId, u32> = BTreeMap::new();
     let mut counts: BTreeMap<FileId, (u64, u32)> = BTreeMap::new();
@@ -135,7 +155,13 @@ pub fn consistent(e: &Ensemble) -> Result<(), String> {
     wrong.extend(
         counts.keys().filter(|d| !attrs.contains_key(d)).map(|d| format!("{d:?} has entries, and no record")),
     );
-    for i in e.nodes(Role::Small).into_iter().chain(e.nodes(Role::Block)) {
+    for i in e.nodes(Role::Block) {
+        let server = e.data(i).ok_or_else(|| format!("node {i} does not serve"))?;
+        let left = objects(&*server).await.into_iter();
+        let left = left.filter(|o| !attrs.contains_key(&o.file) && !o.tombstone && o.size > 0);
+        wrong.extend(left.map(|o| format!("node {i} has bytes of {:?}, which is gone", o.file)));
+    }
+    for i in e.nodes(Role::Small) {
         let objects = e.shelf(i).map(|s| s.objects()).unwrap_or_default();
         let left = objects.iter().filter(|(f, o)| !attrs.contains_key(f) && !o.tombstone && !o.is_empty());
         wrong.extend(left.map(|(f, _)| format!("node {i} has bytes of {f:?}, which is gone")));

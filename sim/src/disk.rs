@@ -9,6 +9,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use slice_store::engine::Pairs;
 use slice_store::{Direction, Engine, EngineKind, Error, KeyRange, Result};
+use slice_system::disk::{Kind, Power};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -35,6 +36,8 @@ pub struct Disk(Arc<Mutex<State>>);
 struct Mounted {
     disk: Disk,
     life: u64,
+    /// Files that stand on the same disk: the power goes for all at once.
+    power: Option<Arc<Power>>,
 }
 
 fn apply(map: &mut Map, write: &Write) {
@@ -47,12 +50,12 @@ fn apply(map: &mut Map, write: &Write) {
 }
 
 impl Disk {
-    /// The engine of a new life.
+    /// The engine of a new life, beside the files that `power` is the switch of.
     #[must_use]
-    pub fn mount(&self) -> Box<dyn Engine> {
+    pub fn mount(&self, power: Option<Arc<Power>>) -> Box<dyn Engine> {
         let mut state = self.0.lock();
         state.life += 1;
-        Box::new(Mounted { disk: self.clone(), life: state.life })
+        Box::new(Mounted { disk: self.clone(), life: state.life, power })
     }
 
     /// From now on fsyncs fail: whoever flushes writes in vain.
@@ -60,11 +63,13 @@ impl Disk {
         self.0.lock().dying = true;
     }
 
-    /// The server is gone: of what was not fsynced some first writes are there, or none. How many.
-    pub fn crash(&self, rng: &mut StdRng) -> usize {
+    /// The server is gone: of what was not fsynced some first writes are there, or none. How many. Without a loss of power all
+    /// are: a store that is opened makes durable what it finds.
+    pub fn crash(&self, rng: &mut StdRng, power_is_lost: bool) -> usize {
         let mut state = self.0.lock();
         let unsynced = std::mem::take(&mut state.unsynced);
-        let kept = rng.random_range(0..=unsynced.len());
+        let least = if power_is_lost { 0 } else { unsynced.len() };
+        let kept = rng.random_range(least..=unsynced.len());
         for write in unsynced.iter().take(kept) {
             apply(&mut state.durable, write);
         }
@@ -78,6 +83,16 @@ impl Disk {
 fn gone(what: &'static str) -> Error {
     let source = Arc::new(std::io::Error::other("the simulated power is gone"));
     Error::Engine { kind: EngineKind::Fjall, what, source }
+}
+
+impl Mounted {
+    /// A change of the disk, as the switch before it counts them.
+    fn change(&self, what: &'static str) -> Result<()> {
+        self.power
+            .as_ref()
+            .map_or(Ok(()), |power| power.run(Kind::Change, |_| Ok(())))
+            .map_err(|_| gone(what))
+    }
 }
 
 impl Engine for Mounted {
@@ -107,6 +122,7 @@ impl Engine for Mounted {
     }
 
     fn write(&self, ops: &mut dyn ExactSizeIterator<Item = (&Bytes, Option<&Bytes>)>) -> Result<()> {
+        self.change("write")?;
         let mut state = self.disk.0.lock();
         if state.life != self.life {
             return Err(gone("write"));
@@ -118,6 +134,7 @@ impl Engine for Mounted {
     }
 
     fn persist(&self) -> Result<()> {
+        self.change("fsync")?;
         let mut state = self.disk.0.lock();
         if state.life != self.life || state.dying {
             return Err(gone("fsync"));

@@ -2,8 +2,9 @@
 
 use crate::data::{Coordinator, DataServer, Shelf};
 use crate::net::{Key, Link, Party};
-use crate::world::{Host, MS, World, world};
+use crate::world::{Host, World, world};
 use rand::Rng;
+use slice_blockstore::{BlockConfig, BlockStore};
 use slice_dirserver::{DirConfig, DirServer};
 use slice_proto::handle::KeyRing;
 use slice_proto::ids::{EnsembleId, FileId, Role, SITES_PER_ROLE, ServerId, Site, TableEpoch, VolumeId};
@@ -12,7 +13,8 @@ use slice_proto::table::{NamePolicy, Placement, RoutingTable, ServerEntry, Volum
 use slice_proxy::{Export, Exports, Proxy, ProxyConfig, Space, Squash};
 use slice_rpc::tables::{Tables, TablesSender, tables};
 use slice_rpc::{Directory, Me, Service, Target};
-use slice_store::Store;
+use slice_store::{EngineKind, Store, StoreStamp};
+use slice_system::disk::Power;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -41,7 +43,11 @@ pub struct Ensemble {
     tables: (TablesSender, Tables),
     shelves: BTreeMap<usize, Shelf>,
     dirs: RefCell<BTreeMap<usize, Arc<DirServer>>>,
+    blocks: RefCell<BTreeMap<usize, Arc<BlockStore>>>,
 }
+
+/// Files that a block storage node has open at a time: few, so that objects go and come.
+const OPEN_FILES: usize = 16;
 
 fn identity() -> Identity {
     Identity { ensemble: EnsembleId(7), secret: [3; 32] }
@@ -89,17 +95,23 @@ impl Ensemble {
         };
         let tables = tables();
         tables.0.publish(table.clone());
-        let data =
-            |m: &&(String, ServerId, Role)| matches!(m.2, Role::Small | Role::Block | Role::Coordinator);
+        let data = |m: &&(String, ServerId, Role)| matches!(m.2, Role::Small | Role::Coordinator);
         let shelves = (0..).zip(&machines).filter(|(_, m)| data(m)).map(|(i, _)| (i, Shelf::default()));
-        Rc::new(Self {
+        let this = Self {
             shelves: shelves.collect(),
-            world: World::make(seed, machines),
+            world: World::make(seed, machines.clone()),
             table,
             identity: identity(),
             tables,
             dirs: RefCell::default(),
-        })
+            blocks: RefCell::default(),
+        };
+        for i in this.nodes(Role::Block) {
+            let config = this.block_config(i);
+            let made = this.world.prepare(i, |files| BlockStore::format_on(files, &config));
+            made.expect("its disk works");
+        }
+        Rc::new(this)
     }
 
     /// The nodes of a role.
@@ -118,6 +130,12 @@ impl Ensemble {
     #[must_use]
     pub fn dir(&self, node: usize) -> Option<Arc<DirServer>> {
         self.dirs.borrow().get(&node).cloned()
+    }
+
+    /// A data server that is up.
+    #[must_use]
+    pub fn data(&self, node: usize) -> Option<Arc<dyn Service>> {
+        self.blocks.borrow().get(&node).map(|b| Arc::clone(b) as _)
     }
 
     /// What stands on a data server's or the coordinator's disk.
@@ -155,7 +173,8 @@ impl Ensemble {
                 Role::Dir => this.run_dir(i, life).await,
                 Role::Proxy => this.run_proxy(i, life),
                 Role::Coordinator => this.run_coordinator(i, life).await,
-                Role::Small | Role::Block | Role::Admin => this.run_data(i),
+                Role::Block => this.run_block(i, life).await,
+                Role::Small | Role::Admin => this.run_data(i),
             }
         });
         *node.set.borrow_mut() = Some(set);
@@ -167,19 +186,13 @@ impl Ensemble {
         self.world.note(|| format!("{} serves", node.name));
     }
 
-    async fn run_dir(&self, i: usize, life: u64) {
+    /// The store of a new life.
+    fn store(&self, i: usize, life: u64, stamp: StoreStamp, power: Option<Arc<Power>>) -> Store {
         let node = &self.world.nodes[i];
-        let mut config = DirConfig::new("/nowhere", self.identity.clone(), node.id);
-        config.cache_bytes = 16 << 20;
         // A turn of the store's committer: an fsync takes its time.
         let wanted = move || {
             let world = world();
-            let takes = world.draw(|rng| match rng.random_range(0..20) {
-                0 => rng.random_range(0..200 * MS),
-                1..6 => rng.random_range(0..10 * MS),
-                _ => rng.random_range(0..MS),
-            });
-            world.after(takes, move |w| {
+            world.after(world.disk_takes(), move |w| {
                 let node = &w.nodes[i];
                 let store = node.store.borrow().clone().filter(|_| node.life.get() == life);
                 if let Some(store) = store {
@@ -187,8 +200,16 @@ impl Ensemble {
                 }
             });
         };
-        let store = Store::on_engine(node.disk.mount(), DirServer::stamp(&config), wanted);
+        let store = Store::on_engine(node.disk.mount(power), stamp, wanted);
         *node.store.borrow_mut() = Some(store.clone());
+        store
+    }
+
+    async fn run_dir(&self, i: usize, life: u64) {
+        let node = &self.world.nodes[i];
+        let mut config = DirConfig::new("/nowhere", self.identity.clone(), node.id);
+        config.cache_bytes = 16 << 20;
+        let store = self.store(i, life, DirServer::stamp(&config), None);
         let (directory, clock) = (self.directory(i, life), Arc::clone(&node.clock));
         let server = DirServer::open_on(store, config, self.tables.1.clone(), directory, clock)
             .await
@@ -198,6 +219,33 @@ impl Ensemble {
             server.adopt(&mine, &self.table.volumes).await.expect("its store works");
         }
         self.dirs.borrow_mut().insert(i, Arc::clone(&server));
+        self.serve(i, Host::Server(Arc::clone(&server) as _));
+        server.run().await;
+    }
+
+    fn block_config(&self, i: usize) -> BlockConfig {
+        BlockConfig {
+            data: "/data".into(),
+            engine: EngineKind::default(),
+            identity: self.identity.clone(),
+            server: self.world.nodes[i].id,
+        }
+    }
+
+    async fn run_block(&self, i: usize, life: u64) {
+        let node = &self.world.nodes[i];
+        let config = self.block_config(i);
+        let (system, power) = self.world.system(i, life);
+        let store = self.store(i, life, BlockStore::stamp(&config), Some(power));
+        let (tables, clock) = (self.tables.1.clone(), Arc::clone(&node.clock));
+        let server = BlockStore::open_on(store, config, tables, clock, system, OPEN_FILES)
+            .await
+            .unwrap_or_else(|e| panic!("{} does not open: {e}", node.name));
+        if server.stamped().is_empty() {
+            let mine: Vec<Site> = self.table.owned(Role::Block, node.id).collect();
+            server.adopt(&mine, &[]).await.expect("its store works");
+        }
+        self.blocks.borrow_mut().insert(i, Arc::clone(&server));
         self.serve(i, Host::Server(Arc::clone(&server) as _));
         server.run().await;
     }
@@ -237,27 +285,37 @@ impl Ensemble {
         coordinator.run(self.directory(i, life)).await;
     }
 
-    /// Kills what runs on a node, wherever it stands. What was not fsynced may be lost.
+    /// Kills what runs on a node, wherever it stands. What was not fsynced may be lost: its machine's power goes, for the most
+    /// part, with its process.
     pub fn kill(&self, i: usize) {
         let node = &self.world.nodes[i];
         let Some(set) = node.set.take() else { return };
         node.life.set(node.life.get() + 1);
         let store = node.store.take();
-        if let Some(store) = &store
-            && self.world.draw(|rng| rng.random())
-        {
+        let flush = || {
+            if let Some(store) = &store {
+                // It fails if the power goes meanwhile.
+                let _ = store.flush();
+            }
+        };
+        let power_is_lost = self.world.draw(|rng| rng.random_ratio(3, 4));
+        if node.role == Role::Dir && power_is_lost && self.world.draw(|rng| rng.random()) {
             // Killed between a write and its fsync.
             node.disk.die();
-            let _ = store.flush();
+            flush();
         }
-        let kept = self.world.draw(|rng| node.disk.crash(rng));
+        self.world.crash(i, power_is_lost, flush);
+        let kept = self.world.draw(|rng| node.disk.crash(rng, power_is_lost));
         if let Some(shelf) = self.shelves.get(&i) {
             self.world.draw(|rng| shelf.crash(rng));
         }
-        self.world.note(|| format!("{} killed, {kept} unsynced writes kept", node.name));
+        self.world.note(|| {
+            format!("{} killed, power lost {power_is_lost}, {kept} unsynced writes kept", node.name)
+        });
         *node.host.borrow_mut() = None;
         node.stopped.set(false);
         self.dirs.borrow_mut().remove(&i);
+        self.blocks.borrow_mut().remove(&i);
         drop(set);
         self.world.lose(i);
     }

@@ -39,6 +39,7 @@ pub mod disk;
 pub mod ensemble;
 pub mod faults;
 pub mod judge;
+pub mod machine;
 pub mod model;
 pub mod net;
 pub mod ops;

@@ -264,7 +264,7 @@ async fn play(plan: Plan, e: Rc<Ensemble>) -> Result<usize, String> {
     last_look(&book, &clients, &files, root).await?;
     let entries = book.entries.borrow().clone();
     check::settle(&e).await?;
-    check::consistent(&e)?;
+    check::consistent(&e).await?;
     judge(&Fs::new(root), &entries)?;
     Ok(entries.len())
 }

@@ -6,6 +6,7 @@
 //! are closures in order of their time; they run outside all nodes.
 
 use crate::disk::Disk;
+use crate::machine::Machine;
 use crate::net::Net;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -80,8 +81,10 @@ pub struct Node {
     pub host: RefCell<Option<Host>>,
     /// Its store, while it is up.
     pub store: RefCell<Option<Store>>,
-    /// Its disk.
+    /// Its store's disk.
     pub disk: Disk,
+    /// Its files, if it is a data server's or the coordinator's.
+    pub machine: Machine,
     /// Its clock.
     pub clock: Arc<SimClock>,
 }
@@ -131,6 +134,7 @@ impl World {
             host: RefCell::default(),
             store: RefCell::default(),
             disk: Disk::default(),
+            machine: Machine::default(),
             // Up to two seconds wrong.
             clock: Arc::new(SimClock {
                 start,

@@ -101,8 +101,10 @@ impl Cache {
             let hand = self.hand.fetch_add(1, Ordering::Relaxed) % SHARDS;
             let cells: Vec<_> =
                 self.shards.get(hand).map_or_else(Vec::new, |s| s.lock().cells.values().cloned().collect());
-            let dirty: Vec<_> = cells.into_iter().filter(|c| c.object.lock().is_dirty()).collect();
+            let mut dirty: Vec<_> = cells.into_iter().filter(|c| c.object.lock().is_dirty()).collect();
             if !dirty.is_empty() {
+                // In one order whatever the map's: a simulation runs again as it ran.
+                dirty.sort_unstable_by_key(|c| c.file);
                 return dirty;
             }
         }

@@ -6,7 +6,7 @@
 use crate::core::Object;
 use crate::core::record::{GRAVES, grave_key, grave_of, object_key};
 use crate::error::Result;
-use crate::node::{Node, blocking};
+use crate::node::Node;
 use slice_proto::ids::FileId;
 use slice_rpc::clock::Clock;
 use slice_store::{Batch, Direction, KeyRange};
@@ -47,7 +47,7 @@ impl Node {
         }
         let now = self.steady.now_ns();
         let here = Arc::clone(self);
-        let old = blocking(move || here.old_graves(now.saturating_sub(kept), now)).await??;
+        let old = self.blocking(move || here.old_graves(now.saturating_sub(kept), now)).await??;
         for (at, file) in &old {
             self.exhume(*at, *file)?;
         }

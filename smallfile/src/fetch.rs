@@ -6,7 +6,7 @@ use crate::core::object::Source;
 use crate::core::{BLOCK, Extent, Object};
 use crate::error::{Error, Result};
 use crate::log::segment::{Miss, Patience, Segment, verify};
-use crate::node::{Node, blocking};
+use crate::node::Node;
 use slice_proto::ids::FileId;
 use std::sync::Arc;
 
@@ -138,7 +138,7 @@ impl Node {
             }
             let (node, file) = (Arc::clone(self), cell.file);
             let extents: Vec<Extent> = cell.object.lock().extents().copied().collect();
-            blocking(move || {
+            self.blocking(move || {
                 for e in &extents {
                     // What fails here, or has moved meanwhile, fails again or succeeds when it is read for good.
                     if let Ok(segment) = node.segment(file, e) {

@@ -3,7 +3,7 @@
 use crate::core::Object;
 use crate::core::record::{OBJECTS, Record, object_key, object_of};
 use crate::error::Result;
-use crate::node::{Node, blocking};
+use crate::node::Node;
 use crate::reply::Refusal;
 use slice_proto::ids::FileId;
 use slice_proto::nfs3::NfsStat3;
@@ -65,5 +65,6 @@ pub(crate) async fn stat(node: Arc<Node>, args: StatArgs) -> ObjectsRes {
 /// Serves a LIST_OBJECTS.
 pub(crate) async fn list(node: Arc<Node>, args: ListArgs) -> ObjectsRes {
     let limit = args.limit.clamp(1, MAX_LISTED) as usize;
-    answer(blocking(move || page(&node, args.after, limit)).await.and_then(|r| r))
+    let here = Arc::clone(&node);
+    answer(node.blocking(move || page(&here, args.after, limit)).await.and_then(|r| r))
 }

@@ -1,7 +1,7 @@
 //! What all requests share.
 
 use crate::cache::{Cache, Cell};
-use crate::config::{FORMAT, SmallConfig, Tuning};
+use crate::config::{SmallConfig, Tuning};
 use crate::core::Object;
 use crate::core::object::Freed;
 use crate::core::record::{OBJECTS, Record, SITES, grave_key, object_key, object_of, site_of};
@@ -18,7 +18,8 @@ use slice_proto::secret::Identity;
 use slice_proto::table::RoutingTable;
 use slice_rpc::clock::{SharedClock, Steady};
 use slice_rpc::tables::Tables;
-use slice_store::{Batch, Direction, KeyRange, Store, StoreStamp, Ticket};
+use slice_store::{Batch, Direction, KeyRange, Store, Ticket};
+use slice_system::System;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,6 +30,7 @@ pub(crate) struct Node {
     identity: Identity,
     pub(crate) server: ServerId,
     pub(crate) store: Store,
+    system: System,
     /// The data log's group commits.
     pub(crate) commits: slice_metrics::Commits,
     pub(crate) segments: Segments,
@@ -78,28 +80,22 @@ pub(crate) enum Admission {
     No(PrivateStatus, TableEpoch),
 }
 
-fn random() -> [u8; 8] {
-    // Without randomness from the system there is no safe verifier; the clock is the best that is left.
-    let drawn = getrandom::u64().unwrap_or_else(|_| {
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64)
-    });
-    drawn.to_be_bytes()
-}
-
 // === impl Node ===
 
 impl Node {
     /// Opens map and segments, and sees that they belong together. Blocks: reads the whole map.
     pub(crate) fn open(
+        store: Store,
         config: SmallConfig,
         tables: Tables,
         clock: SharedClock,
+        system: System,
+        queue: Queue,
         tuning: Tuning,
     ) -> Result<Self> {
-        let SmallConfig { data, engine, identity, server } = config;
-        let stamp = StoreStamp { ensemble: identity.ensemble, server, role: Role::Small, format: FORMAT };
-        let store = Store::open(&data, engine, stamp)?;
-        let mut census = Census::open(&data, &identity, server, tuning.segment_bytes)?;
+        let SmallConfig { data, identity, server, .. } = config;
+        let files = Arc::clone(&system.files);
+        let mut census = Census::open(files, &data, &identity, server, tuning.segment_bytes)?;
         let seen = [const { AtomicU64::new(0) }; SITES_PER_ROLE];
         let mut objects = 0;
         for pair in store.iter(KeyRange::prefix(OBJECTS), Direction::Forward) {
@@ -128,13 +124,14 @@ impl Node {
             commits: slice_metrics::Commits::default(),
             segments: census.finish()?,
             cache: Cache::new(tuning.objects),
-            queue: Queue::default(),
+            queue,
             steady: Steady::new(clock),
             tables,
             keys,
             stamped,
             seen,
-            verifier: random(),
+            verifier: system.random.verifier().to_be_bytes(),
+            system,
             held: AtomicU64::new(0),
             objects: AtomicU64::new(objects),
             frees: Mutex::default(),
@@ -323,6 +320,14 @@ impl Node {
         }
     }
 
+    /// Has what blocks done by those who may wait.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        self.system.pool.run(work).await.map_err(|_| Error::ShuttingDown)
+    }
+
     /// Resolves when the server is to stop.
     pub(crate) async fn stopped(&self) {
         // The sender is ours: the wait cannot fail.
@@ -335,12 +340,6 @@ fn see(seen: &[AtomicU64; SITES_PER_ROLE], file: FileId) -> bool {
     let highest = seen.get(usize::from(file.home().0));
     // Sequence 0 of a site must not pass for one that was never seen, nor a home site that cannot be.
     highest.is_some_and(|h| h.fetch_max(file.sequence(), Ordering::AcqRel) < file.sequence())
-}
-
-/// Runs what blocks on a thread of the runtime's pool.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    // It fails if the work panicked, or the runtime is going down.
-    tokio::task::spawn_blocking(work).await.map_err(|_| Error::ShuttingDown)
 }
 
 impl std::fmt::Debug for Node {

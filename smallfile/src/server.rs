@@ -3,8 +3,10 @@
 use crate::config::{FORMAT, SmallConfig, Tuning};
 use crate::core::record::{SITE_STAMP, site_key};
 use crate::error::Error;
+use crate::log::flush::Hand;
+use crate::log::queue::Queue;
 use crate::log::table::Segments;
-use crate::node::{Node, blocking};
+use crate::node::Node;
 use parking_lot::Mutex;
 use slice_proto::ids::{Role, Site};
 use slice_proto::stats::ServerStats;
@@ -12,6 +14,7 @@ use slice_proto::table::Volume;
 use slice_rpc::clock::SharedClock;
 use slice_rpc::tables::Tables;
 use slice_store::{Batch, Store, StoreStamp};
+use slice_system::{Files, Kernel, System};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -20,7 +23,16 @@ use std::thread::JoinHandle;
 #[derive(Debug)]
 pub struct SmallFileStore {
     node: Arc<Node>,
-    log: Mutex<Option<JoinHandle<()>>>,
+    log: Mutex<Log>,
+}
+
+/// Who runs the log.
+#[derive(Debug)]
+enum Log {
+    /// A thread; none once it has ended.
+    Thread(Option<JoinHandle<()>>),
+    /// Whoever calls [`SmallFileStore::turn`].
+    Turns(Hand),
 }
 
 impl SmallFileStore {
@@ -33,13 +45,27 @@ impl SmallFileStore {
     /// # Errors
     /// An [`Error`], also if there is one already: nothing is overwritten.
     pub fn format(config: &SmallConfig) -> Result<(), Error> {
-        let SmallConfig { data, engine, identity, server } = config;
-        std::fs::create_dir_all(data).map_err(Error::io("make", data))?;
         // The store last: it is what says that there is a server.
-        Segments::format(data, identity, *server)?;
-        let stamp =
-            StoreStamp { ensemble: identity.ensemble, server: *server, role: Role::Small, format: FORMAT };
-        Ok(Store::format(data, *engine, stamp)?)
+        Self::format_on(&Kernel, config)?;
+        Ok(Store::format(&config.data, config.engine, Self::stamp(config))?)
+    }
+
+    /// The same without its store, which the caller brings to [`open_on`](Self::open_on), on files of the caller's: for
+    /// simulations. Blocks.
+    ///
+    /// # Errors
+    /// An [`Error`], also if there is one already.
+    pub fn format_on(files: &dyn Files, config: &SmallConfig) -> Result<(), Error> {
+        let SmallConfig { data, identity, server, .. } = config;
+        files.make_dirs(data).map_err(Error::io("make", data))?;
+        Segments::format(files, data, identity, *server)
+    }
+
+    /// Whose store it is.
+    #[must_use]
+    pub fn stamp(config: &SmallConfig) -> StoreStamp {
+        let SmallConfig { identity, server, .. } = config;
+        StoreStamp { ensemble: identity.ensemble, server: *server, role: Role::Small, format: FORMAT }
     }
 
     /// Opens the server in the directory of `config`, if it is the one that was formatted there. It calls nobody, and so has
@@ -53,7 +79,8 @@ impl SmallFileStore {
         _directory: slice_rpc::Directory,
         clock: SharedClock,
     ) -> Result<Arc<Self>, Error> {
-        blocking(move || Self::open_with(config, tables, clock, Tuning::default())).await?.map(Arc::new)
+        let open = move || Self::open_with(config, tables, clock, Tuning::default());
+        System::kernel().pool.run(open).await.map_err(|_| Error::ShuttingDown)?.map(Arc::new)
     }
 
     /// The same with segments so small that they fill up, and are cleaned, while a test waits.
@@ -66,7 +93,8 @@ impl SmallFileStore {
         tables: Tables,
         clock: SharedClock,
     ) -> Result<Arc<Self>, Error> {
-        blocking(move || Self::open_with(config, tables, clock, Tuning::SMALL)).await?.map(Arc::new)
+        let open = move || Self::open_with(config, tables, clock, Tuning::SMALL);
+        System::kernel().pool.run(open).await.map_err(|_| Error::ShuttingDown)?.map(Arc::new)
     }
 
     /// The same with other bounds. Blocks.
@@ -76,12 +104,53 @@ impl SmallFileStore {
         clock: SharedClock,
         tuning: Tuning,
     ) -> Result<Self, Error> {
-        let node = Arc::new(Node::open(config, tables, clock, tuning)?);
+        let store = Store::open(&config.data, config.engine, Self::stamp(&config))?;
+        let (system, queue) = (System::kernel(), Queue::default());
+        let node = Arc::new(Node::open(store, config, tables, clock, system, queue, tuning)?);
         let run = Arc::clone(&node);
         let thread = std::thread::Builder::new().name("small-log".to_owned()).spawn(move || run.run_log());
         // A segment is cleaned if it was worth it before the stop.
         node.queue.freed();
-        Ok(Self { node, log: Mutex::new(Some(thread.map_err(Error::Thread)?)) })
+        Ok(Self { node, log: Mutex::new(Log::Thread(Some(thread.map_err(Error::Thread)?))) })
+    }
+
+    /// The same on a store and a system of the caller's, with small segments and without a thread: for simulations. `wanted` is
+    /// told when the log has work, and has then to see to it that [`turn`](Self::turn) is called, once for each time that it
+    /// was told.
+    ///
+    /// # Errors
+    /// An [`Error`] that says what is wrong with what is on them.
+    pub async fn open_on(
+        store: Store,
+        config: SmallConfig,
+        tables: Tables,
+        clock: SharedClock,
+        system: System,
+        wanted: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Arc<Self>, Error> {
+        let (pool, queue) = (system.pool.clone(), Queue::calling(Box::new(wanted)));
+        let open = move || Node::open(store, config, tables, clock, system, queue, Tuning::SMALL);
+        let node = Arc::new(pool.run(open).await.map_err(|_| Error::ShuttingDown)??);
+        node.queue.freed();
+        Ok(Arc::new(Self { node, log: Mutex::new(Log::Turns(Hand::default())) }))
+    }
+
+    /// Takes the turn that was wanted ([`open_on`](Self::open_on)): does one piece of the log's work, and wants another turn if
+    /// there may be more.
+    pub fn turn(&self) {
+        if let Log::Turns(hand) = &mut *self.log.lock()
+            && self.node.log_turn(hand)
+        {
+            self.node.queue.again();
+        }
+    }
+
+    /// The log's thread, if it runs.
+    fn thread(&self) -> Option<JoinHandle<()>> {
+        match &mut *self.log.lock() {
+            Log::Thread(thread) => thread.take(),
+            Log::Turns(_) => None,
+        }
     }
 
     /// Stamps sites that were dealt to this server (I4); durable when it returns. `volumes` are of no concern here.
@@ -161,10 +230,9 @@ impl SmallFileStore {
             }
         }
         self.node.queue.stop();
-        let log = self.log.lock().take();
-        if let Some(log) = log {
+        if let Some(log) = self.thread() {
             // It fails if the runtime is going down: then the drop below waits for nothing either.
-            let _ = blocking(move || log.join()).await;
+            let _ = self.node.blocking(move || log.join()).await;
         }
     }
 }
@@ -172,7 +240,7 @@ impl SmallFileStore {
 impl Drop for SmallFileStore {
     fn drop(&mut self) {
         self.node.queue.stop();
-        if let Some(log) = self.log.lock().take() {
+        if let Some(log) = self.thread() {
             // A panic of the log has been printed, and all who waited were told.
             let _ = log.join();
         }

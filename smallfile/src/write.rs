@@ -7,7 +7,7 @@ use crate::core::fence::{self, WriteVerdict};
 use crate::core::{BLOCK, LIMIT};
 use crate::error::{Error, Result};
 use crate::log::segment::{Miss, Patience};
-use crate::node::{Admission, Node, blocking};
+use crate::node::{Admission, Node};
 use crate::reply::{Refusal, refuse, trailer};
 use bytes::BytesMut;
 use slice_proto::ids::{Epoch, FileId, TableEpoch, Xid};
@@ -145,7 +145,7 @@ async fn patient(
             Some(Err(Undone::Refused(why))) => return Err(why),
             Some(Err(Undone::NoRoom(wanted))) => {
                 let here = Arc::clone(node);
-                blocking(move || here.segments.grow(wanted)).await??;
+                node.blocking(move || here.segments.grow(wanted)).await??;
             }
             Some(Err(Undone::NotCached)) | None => {}
         }

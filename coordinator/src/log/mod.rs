@@ -15,25 +15,53 @@ mod segment;
 mod writer;
 
 use crate::error::{Error, Result};
-use parking_lot::{Condvar, Mutex};
-pub(crate) use segment::sync_dir;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+pub(crate) use segment::SEGMENT_BYTES;
 use slice_proto::ids::EnsembleId;
-use std::path::{Path, PathBuf};
+use slice_system::{Files, Random, System};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use tokio::sync::oneshot;
-use writer::Writer;
+use writer::{Work, Writer};
 
 /// Segments beyond which the oldest should be emptied by carrying its live records forward: bounds the log's space and
 /// the time to read it back.
 const CROWDED: usize = 4;
 
+/// Where a log lies.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// On which files.
+    pub files: Arc<dyn Files>,
+    /// Where the salts of its checksums come from.
+    pub random: Random,
+    /// Its directory.
+    pub dir: PathBuf,
+    /// The ensemble whose it is.
+    pub ensemble: EnsembleId,
+    /// Bytes of a segment.
+    pub segment_bytes: u64,
+}
+
 /// An open log.
 #[derive(Debug)]
 pub struct Log {
     shared: Arc<Shared>,
-    writer: Option<JoinHandle<()>>,
+    runner: Runner,
 }
+
+/// Who writes it.
+#[derive(Debug)]
+enum Runner {
+    /// A thread; none once it has ended.
+    Thread(Option<JoinHandle<()>>),
+    /// Whoever calls [`Log::turn`].
+    Turns(Mutex<Writer>),
+}
+
+/// Told that there is work.
+type Turn = Box<dyn Fn() + Send + Sync>;
 
 /// A record as recovery finds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,10 +72,11 @@ pub struct Recovered {
     pub payload: Vec<u8>,
 }
 
-#[derive(Debug)]
 pub(crate) struct Shared {
     queue: Mutex<Queue>,
     work: Condvar,
+    /// Where there is no thread: told instead of `work`.
+    call: Option<Turn>,
 }
 
 #[derive(Debug)]
@@ -65,34 +94,77 @@ struct Queue {
     segments: Vec<u64>,
     failed: Option<Error>,
     closing: bool,
+    /// A turn was called for, and has not begun.
+    called: bool,
+}
+
+impl Place {
+    /// In a directory of this name on these files, with segments of the usual size.
+    #[must_use]
+    pub fn on(system: &System, dir: PathBuf, ensemble: EnsembleId) -> Self {
+        let (files, random) = (Arc::clone(&system.files), system.random.clone());
+        Self { files, random, dir, ensemble, segment_bytes: SEGMENT_BYTES }
+    }
+
+    fn salt(&self) -> Result<u64> {
+        self.random.number().map_err(Error::io("draw random bytes for", &self.dir))
+    }
 }
 
 impl Log {
-    /// Makes an empty log in `dir`.
+    /// Makes an empty log.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn format(dir: &Path, ensemble: EnsembleId) -> Result<()> {
-        Self::format_sized(dir, ensemble, segment::SEGMENT_BYTES)
+    pub fn format(place: &Place) -> Result<()> {
+        place.files.make_dirs(&place.dir).map_err(Error::io("make", &place.dir))?;
+        let header = segment::Header { ensemble: place.ensemble, first: 1, salt: place.salt()? };
+        segment::start(place, header).map(|_| ())
     }
 
-    fn format_sized(dir: &Path, ensemble: EnsembleId, bytes: u64) -> Result<()> {
-        std::fs::create_dir_all(dir).map_err(Error::io("make", dir))?;
-        let header = segment::Header { ensemble, first: 1, salt: new_salt(dir)? };
-        segment::start(dir, header, bytes).map(|_| ())
-    }
-
-    /// Opens the log in `dir`: what it holds, in order, and the log itself with a new segment. Blocks: reads it back.
+    /// Opens the log: what it holds, in order, and the log itself with a new segment. Blocks: reads it back.
     ///
     /// # Errors
     /// [`Error::LogAbsent`], [`Error::BadSegment`], [`Error::Damaged`], [`Error::Io`].
-    pub fn open(dir: &Path, ensemble: EnsembleId) -> Result<(Self, Vec<Recovered>)> {
-        Self::open_sized(dir, ensemble, segment::SEGMENT_BYTES)
+    pub fn open(place: Place) -> Result<(Self, Vec<Recovered>)> {
+        let (writer, shared, recovered) = Self::start(place, None)?;
+        let run = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("intention-log".to_owned())
+            .spawn(move || writer.run(&run))
+            .map_err(|_| Error::NoWriter)?;
+        Ok((Self { shared, runner: Runner::Thread(Some(thread)) }, recovered))
     }
 
-    fn open_sized(dir: &Path, ensemble: EnsembleId, bytes: u64) -> Result<(Self, Vec<Recovered>)> {
-        let (recovered, next, old) = recover(dir, ensemble)?;
-        let mut writer = Writer::new(dir.to_owned(), ensemble, bytes, old);
+    /// The same without a thread: for simulations. `wanted` is told when there is something to write, and has then to see to it
+    /// that [`turn`](Self::turn) is called, once for each time that it was told.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub fn open_on(
+        place: Place,
+        wanted: impl Fn() + Send + Sync + 'static,
+    ) -> Result<(Self, Vec<Recovered>)> {
+        let (writer, shared, recovered) = Self::start(place, Some(Box::new(wanted)))?;
+        Ok((Self { shared, runner: Runner::Turns(Mutex::new(writer)) }, recovered))
+    }
+
+    /// Takes the turn that was wanted ([`open_on`](Self::open_on)): writes what has gathered, and makes it durable.
+    pub fn turn(&self) {
+        let Runner::Turns(writer) = &self.runner else { return };
+        let work = {
+            let mut queue = self.shared.queue.lock();
+            queue.called = false;
+            queue.take()
+        };
+        if let Some(work) = work {
+            writer.lock().step(&self.shared, &work);
+        }
+    }
+
+    fn start(place: Place, call: Option<Turn>) -> Result<(Writer, Arc<Shared>, Vec<Recovered>)> {
+        let (recovered, next, old) = recover(&place)?;
+        let mut writer = Writer::new(place, old);
         writer.rotate(next)?;
         let queue = Queue {
             next,
@@ -103,14 +175,9 @@ impl Log {
             segments: writer.segments(),
             failed: None,
             closing: false,
+            called: false,
         };
-        let shared = Arc::new(Shared { queue: Mutex::new(queue), work: Condvar::new() });
-        let run = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("intention-log".to_owned())
-            .spawn(move || writer.run(&run))
-            .map_err(|_| Error::NoWriter)?;
-        Ok((Self { shared, writer: Some(thread) }, recovered))
+        Ok((writer, Arc::new(Shared { queue: Mutex::new(queue), work: Condvar::new(), call }), recovered))
     }
 
     /// Sequence that the next [`append`](Self::append) gets.
@@ -133,9 +200,8 @@ impl Log {
         queue.next += 1;
         let idle = queue.pending.is_empty();
         queue.pending.push(payload);
-        drop(queue);
         if idle {
-            self.shared.work.notify_one();
+            self.shared.wake(queue);
         }
         Ok(sequence)
     }
@@ -167,8 +233,7 @@ impl Log {
         let mut queue = self.shared.queue.lock();
         if sequence > queue.release {
             queue.release = sequence;
-            drop(queue);
-            self.shared.work.notify_one();
+            self.shared.wake(queue);
         }
     }
 
@@ -189,35 +254,70 @@ impl Log {
 impl Drop for Log {
     fn drop(&mut self) {
         self.shared.queue.lock().closing = true;
-        self.shared.work.notify_one();
-        if let Some(writer) = self.writer.take() {
+        if let Runner::Thread(thread) = &mut self.runner
+            && let Some(thread) = thread.take()
+        {
+            self.shared.work.notify_one();
             // A panic of the writer has been printed; nobody is left to be told.
-            let _ = writer.join();
+            let _ = thread.join();
         }
+    }
+}
+
+impl Shared {
+    /// There is something to do.
+    fn wake(&self, mut queue: MutexGuard<'_, Queue>) {
+        match &self.call {
+            None => {
+                drop(queue);
+                self.work.notify_one();
+            }
+            Some(call) => {
+                if !std::mem::replace(&mut queue.called, true) {
+                    drop(queue);
+                    call();
+                }
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Shared({:?})", self.queue)
+    }
+}
+
+impl Queue {
+    /// All that is to be done, if there is anything.
+    fn take(&mut self) -> Option<Work> {
+        let releasable = self.segments.get(1).is_some_and(|second| *second <= self.release);
+        if self.pending.is_empty() && !releasable {
+            return None;
+        }
+        let payloads = std::mem::take(&mut self.pending);
+        let first = self.next - payloads.len() as u64;
+        Some(Work { first, payloads, durable: self.durable, release: self.release })
     }
 }
 
 /// What the log holds, the sequence after it, and the segments.
 type Found = (Vec<Recovered>, u64, Vec<(u64, PathBuf)>);
 
-fn recover(dir: &Path, ensemble: EnsembleId) -> Result<Found> {
-    let segments = segment::list(dir, ensemble)?;
-    let Some((_, oldest)) = segments.first() else { return Err(Error::LogAbsent { dir: dir.to_owned() }) };
+fn recover(place: &Place) -> Result<Found> {
+    let segments = segment::list(place)?;
+    let Some((_, oldest)) = segments.first() else { return Err(Error::LogAbsent { dir: place.dir.clone() }) };
     let mut next = oldest.first;
     let mut recovered = Vec::new();
     for (path, header) in &segments {
         if header.first != next {
             return Err(Error::BadSegment { path: path.clone(), why: "the records before it are missing" });
         }
-        next = segment::read(path, *header, |r| {
+        next = segment::read(&*place.files, path, *header, |r| {
             recovered.push(Recovered { sequence: r.sequence, payload: r.payload.to_vec() });
         })?;
     }
     Ok((recovered, next, segments.into_iter().map(|(path, header)| (header.first, path)).collect()))
-}
-
-fn new_salt(dir: &Path) -> Result<u64> {
-    getrandom::u64().map_err(|e| Error::io("draw random bytes for", dir)(e.into()))
 }
 
 #[cfg(test)]

@@ -2,18 +2,24 @@
 
 use super::*;
 use proptest::prelude::*;
+use slice_system::System;
 use std::fs;
+use std::path::Path;
 
 const ENSEMBLE: EnsembleId = EnsembleId(9);
 /// Small, so that tests rotate.
 const BYTES: u64 = 8192;
 
+fn place(dir: &Path, ensemble: EnsembleId) -> Place {
+    Place { segment_bytes: BYTES, ..Place::on(&System::kernel(), dir.to_owned(), ensemble) }
+}
+
 fn format(dir: &Path) {
-    Log::format_sized(dir, ENSEMBLE, BYTES).unwrap();
+    Log::format(&place(dir, ENSEMBLE)).unwrap();
 }
 
 fn open(dir: &Path) -> (Log, Vec<Recovered>) {
-    Log::open_sized(dir, ENSEMBLE, BYTES).unwrap()
+    Log::open(place(dir, ENSEMBLE)).unwrap()
 }
 
 fn block<T>(f: impl Future<Output = T>) -> T {
@@ -35,7 +41,7 @@ fn write(log: &Log, payloads: &[&[u8]]) -> u64 {
 }
 
 fn segments(dir: &Path) -> Vec<PathBuf> {
-    segment::list(dir, ENSEMBLE).unwrap().into_iter().map(|(p, _)| p).collect()
+    segment::list(&place(dir, ENSEMBLE)).unwrap().into_iter().map(|(p, _)| p).collect()
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -64,9 +70,9 @@ fn what_was_appended_comes_back_in_order() {
 #[test]
 fn a_log_that_is_absent_or_foreign_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    assert!(matches!(Log::open_sized(dir.path(), ENSEMBLE, BYTES), Err(Error::LogAbsent { .. })));
+    assert!(matches!(Log::open(place(dir.path(), ENSEMBLE)), Err(Error::LogAbsent { .. })));
     format(dir.path());
-    assert!(matches!(Log::open_sized(dir.path(), EnsembleId(10), BYTES), Err(Error::BadSegment { .. })));
+    assert!(matches!(Log::open(place(dir.path(), EnsembleId(10))), Err(Error::BadSegment { .. })));
 }
 
 const TORN: &[u8] = b"third, the one that is torn";
@@ -119,7 +125,7 @@ fn damage_to_what_was_durable_is_told() {
     let mut bytes = fs::read(&path).unwrap();
     bytes[RECORD_AT + record::HEADER] ^= 1;
     fs::write(&path, bytes).unwrap();
-    assert!(matches!(Log::open_sized(dir.path(), ENSEMBLE, BYTES), Err(Error::Damaged { at: 4096, .. })));
+    assert!(matches!(Log::open(place(dir.path(), ENSEMBLE)), Err(Error::Damaged { at: 4096, .. })));
 }
 
 #[test]
@@ -133,7 +139,7 @@ fn a_lost_segment_is_told() {
     let all = segments(dir.path());
     assert_eq!(all.len(), 3);
     fs::remove_file(&all[1]).unwrap();
-    assert!(matches!(Log::open_sized(dir.path(), ENSEMBLE, BYTES), Err(Error::BadSegment { .. })));
+    assert!(matches!(Log::open(place(dir.path(), ENSEMBLE)), Err(Error::BadSegment { .. })));
 }
 
 #[test]

@@ -1,47 +1,42 @@
-//! The log's thread: writes and fsyncs what has gathered, starts new segments, uses released ones again.
+//! Who writes the log, a thread of its own or, in a simulation, whoever is told that there is work: writes and fsyncs what has gathered, starts new segments, uses released ones again.
 
 use super::record::{Record, room};
 use super::segment::{self, Header, RECORDS_AT};
-use super::{Queue, Shared, new_salt};
+use super::{Place, Shared};
 use crate::error::{Error, Result};
-use slice_proto::ids::EnsembleId;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use slice_system::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+#[derive(Debug)]
 pub(crate) struct Writer {
-    dir: PathBuf,
-    ensemble: EnsembleId,
-    segment_bytes: u64,
+    place: Place,
     /// First sequence and file of every segment, oldest first; the last is being written.
     segments: Vec<(u64, PathBuf)>,
     current: Option<Current>,
 }
 
+#[derive(Debug)]
 struct Current {
-    file: File,
+    file: Arc<dyn File>,
     salt: u64,
     /// Where the next record goes.
     at: u64,
 }
 
 /// What the writer takes from the queue at a time.
-struct Work {
+#[derive(Debug)]
+pub(crate) struct Work {
     /// Sequence of the first record.
-    first: u64,
-    payloads: Vec<Vec<u8>>,
-    durable: u64,
-    release: u64,
+    pub first: u64,
+    pub payloads: Vec<Vec<u8>>,
+    pub durable: u64,
+    pub release: u64,
 }
 
 impl Writer {
-    pub(crate) fn new(
-        dir: PathBuf,
-        ensemble: EnsembleId,
-        segment_bytes: u64,
-        segments: Vec<(u64, PathBuf)>,
-    ) -> Self {
-        Self { dir, ensemble, segment_bytes, segments, current: None }
+    pub(crate) fn new(place: Place, segments: Vec<(u64, PathBuf)>) -> Self {
+        Self { place, segments, current: None }
     }
 
     /// First sequences of the segments.
@@ -55,11 +50,12 @@ impl Writer {
         if self.segments.last().is_some_and(|(f, _)| *f == first)
             && let Some((_, path)) = self.segments.pop()
         {
-            std::fs::rename(&path, segment::spare_path(&self.dir)).map_err(Error::io("rename", path))?;
+            let spare = segment::spare_path(&self.place.dir);
+            self.place.files.rename(&path, &spare).map_err(Error::io("rename", path))?;
         }
-        let salt = new_salt(&self.dir)?;
-        let header = Header { ensemble: self.ensemble, first, salt };
-        let (file, path) = segment::start(&self.dir, header, self.segment_bytes)?;
+        let salt = self.place.salt()?;
+        let header = Header { ensemble: self.place.ensemble, first, salt };
+        let (file, path) = segment::start(&self.place, header)?;
         self.current = Some(Current { file, salt, at: RECORDS_AT });
         self.segments.push((first, path));
         Ok(())
@@ -67,40 +63,44 @@ impl Writer {
 
     /// The thread's life.
     pub(crate) fn run(mut self, shared: &Shared) {
-        while let Some(work) = next(shared) {
-            let last = work.first + work.payloads.len() as u64 - 1;
-            let outcome = self.write(&work).and_then(|()| self.reuse(work.release));
-            let mut queue = shared.queue.lock();
-            queue.segments = self.segments();
-            if let Err(error) = outcome {
-                tracing::error!(%error, "the intention log takes no more records");
-                queue.failed = Some(error.clone());
-                for (_, waiter) in queue.waiters.drain(..) {
-                    // A waiter that is gone does not want to know.
-                    let _ = waiter.send(Err(error.clone()));
-                }
-                return;
+        while let Some(work) = next(shared)
+            && self.step(shared, &work)
+        {}
+    }
+
+    /// Does what there is to do, and tells those who wait; whether the log goes on.
+    pub(crate) fn step(&mut self, shared: &Shared, work: &Work) -> bool {
+        let last = work.first + work.payloads.len() as u64 - 1;
+        let outcome = self.write(work).and_then(|()| self.reuse(work.release));
+        let mut queue = shared.queue.lock();
+        queue.segments = self.segments();
+        if let Err(error) = outcome {
+            tracing::error!(%error, "the intention log takes no more records");
+            queue.failed = Some(error.clone());
+            for (_, waiter) in queue.waiters.drain(..) {
+                // A waiter that is gone does not want to know.
+                let _ = waiter.send(Err(error.clone()));
             }
-            queue.durable = last;
-            let (done, waiting) =
-                std::mem::take(&mut queue.waiters).into_iter().partition(|(s, _)| *s <= last);
-            queue.waiters = waiting;
-            drop(queue);
-            let done: Vec<_> = done;
-            for (_, waiter) in done {
-                let _ = waiter.send(Ok(()));
-            }
+            return false;
         }
+        queue.durable = last;
+        let (done, waiting) = std::mem::take(&mut queue.waiters).into_iter().partition(|(s, _)| *s <= last);
+        queue.waiters = waiting;
+        drop(queue);
+        let done: Vec<_> = done;
+        for (_, waiter) in done {
+            let _ = waiter.send(Ok(()));
+        }
+        true
     }
 
     /// Writes the records and makes them durable.
     fn write(&mut self, work: &Work) -> Result<()> {
         let mut buffer = Vec::new();
         for (sequence, payload) in (work.first..).zip(&work.payloads) {
-            let full = self
-                .current
-                .as_ref()
-                .is_none_or(|c| c.at + (buffer.len() + room(payload.len())) as u64 > self.segment_bytes);
+            let full = self.current.as_ref().is_none_or(|c| {
+                c.at + (buffer.len() + room(payload.len())) as u64 > self.place.segment_bytes
+            });
             if full {
                 self.flush(&mut buffer)?;
                 self.rotate(sequence)?;
@@ -128,16 +128,17 @@ impl Writer {
         if keep == 0 {
             return Ok(());
         }
-        let spare = segment::spare_path(&self.dir);
+        let (files, dir) = (&*self.place.files, &self.place.dir);
+        let spare = segment::spare_path(dir);
         for (_, path) in self.segments.drain(..keep) {
-            let whole = std::fs::metadata(&path).is_ok_and(|m| m.len() == self.segment_bytes);
-            if whole && !spare.exists() {
-                std::fs::rename(&path, &spare).map_err(Error::io("rename", &path))?;
+            let whole = files.stat(&path).is_ok_and(|s| s.len == self.place.segment_bytes);
+            if whole && files.stat(&spare).is_err() {
+                files.rename(&path, &spare).map_err(Error::io("rename", &path))?;
             } else {
-                std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+                files.remove(&path).map_err(Error::io("remove", &path))?;
             }
             // In order: a newer segment that is gone must never leave an older one behind.
-            segment::sync_dir(&self.dir)?;
+            segment::sync_dir(files, dir)?;
         }
         Ok(())
     }
@@ -147,18 +148,12 @@ impl Writer {
 fn next(shared: &Shared) -> Option<Work> {
     let mut queue = shared.queue.lock();
     loop {
-        if !queue.pending.is_empty() || releasable(&queue) {
-            let payloads = std::mem::take(&mut queue.pending);
-            let first = queue.next - payloads.len() as u64;
-            return Some(Work { first, payloads, durable: queue.durable, release: queue.release });
+        if let Some(work) = queue.take() {
+            return Some(work);
         }
         if queue.closing {
             return None;
         }
         shared.work.wait(&mut queue);
     }
-}
-
-fn releasable(queue: &Queue) -> bool {
-    queue.segments.get(1).is_some_and(|second| *second <= queue.release)
 }

@@ -108,7 +108,11 @@ mod tests {
         let mut r = rec();
         (r.size, r.mtime_ns, r.ctime_ns) = (10, 9000, 9000);
         let after = push(&r, &args()).unwrap();
-        assert_eq!((after.size, after.mtime_ns, after.ctime_ns), (10, 9000, 9001), "by a clock that is behind");
+        assert_eq!(
+            (after.size, after.mtime_ns, after.ctime_ns),
+            (10, 9000, 9001),
+            "by a clock that is behind"
+        );
         r.seq = AttrSeq(2);
         assert_eq!(push(&r, &args()).unwrap().ctime_ns, 9001, "before another set attributes, told after it");
         let asks = PushArgs { end: 0, mtime_ns: 0, ctime_ns: 0, ..args() };

@@ -10,7 +10,6 @@ use crate::core::Extent;
 use crate::error::Result;
 use crate::node::Node;
 use bytes::Bytes;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 /// Bytes copied in one step: what a commit that comes meanwhile waits for, some milliseconds.

@@ -1,4 +1,5 @@
-//! The log's thread: group commit of objects.
+//! The log's thread: group commit of objects. In a simulation there is no thread: whoever is told that there is work has a
+//! turn taken.
 //!
 //! ```text
 //!   dirty blocks ─▶ frames ─▶ pwrite ─▶ fdatasync of the segments ─▶ map records in one batch ─▶ fsync of the store ─▶ waiters
@@ -16,7 +17,6 @@ use crate::error::{Error, Result};
 use crate::node::Node;
 use bytes::{Bytes, BytesMut};
 use slice_proto::ids::FileId;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 /// Bytes written with one system call: enough to make it cheap, little enough to stay in the cache.
@@ -85,30 +85,50 @@ impl Stage {
     }
 }
 
+/// What the log keeps between two pieces of work.
+#[derive(Debug, Default)]
+pub(crate) struct Hand {
+    stage: Stage,
+    cleaning: Option<Cleaning>,
+}
+
 impl Node {
     /// The log thread's life.
     pub(crate) fn run_log(&self) {
         // If it ends by a panic, nobody is to wait for ever.
         let _guard = Guard(self);
-        let mut stage = Stage::default();
-        let mut cleaning = None;
+        let mut hand = Hand::default();
         loop {
-            let done = match self.queue.next(cleaning.is_some()) {
-                Work::Group(cells, ticket) => {
-                    self.commit_group(&mut stage, cells).map(|()| self.queue.progress.advance(ticket))
-                }
-                Work::Flush => self.commit_group(&mut stage, self.cache.some_dirty()),
-                Work::Tidy => self.tidy(&mut cleaning),
-                Work::Clean => self.clean_step(&mut stage, &mut cleaning),
-                Work::Stop => return,
-            };
-            if let Err(error) = done {
-                // I8: the kernel may have thrown away what it could not write; a later fsync would say that all is well.
-                tracing::error!(%error, "the log takes no more writes");
-                self.queue.progress.fail(into_store_error(error));
+            let work = self.queue.next(hand.cleaning.is_some());
+            if !self.log_step(&mut hand, work) {
                 return;
             }
         }
+    }
+
+    /// Does one piece of work, if there is one; whether there may be more.
+    pub(crate) fn log_turn(&self, hand: &mut Hand) -> bool {
+        self.queue.poll(hand.cleaning.is_some()).is_some_and(|work| self.log_step(hand, work))
+    }
+
+    /// Does a piece of work; whether the log goes on.
+    fn log_step(&self, Hand { stage, cleaning }: &mut Hand, work: Work) -> bool {
+        let done = match work {
+            Work::Group(cells, ticket) => {
+                self.commit_group(stage, cells).map(|()| self.queue.progress.advance(ticket))
+            }
+            Work::Flush => self.commit_group(stage, self.cache.some_dirty()),
+            Work::Tidy => self.tidy(cleaning),
+            Work::Clean => self.clean_step(stage, cleaning),
+            Work::Stop => return false,
+        };
+        if let Err(error) = done {
+            // I8: the kernel may have thrown away what it could not write; a later fsync would say that all is well.
+            tracing::error!(%error, "the log takes no more writes");
+            self.queue.progress.fail(into_store_error(error));
+            return false;
+        }
+        true
     }
 
     /// Makes everything durable that the objects have in memory.

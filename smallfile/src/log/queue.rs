@@ -5,11 +5,16 @@ use parking_lot::{Condvar, Mutex};
 use slice_store::{Progress, Ticket};
 use std::sync::Arc;
 
+/// Told that there is work.
+pub(crate) type Turn = Box<dyn Fn() + Send + Sync>;
+
 /// What the log's thread is asked for. Bounded by the requests in flight.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Queue {
     state: Mutex<State>,
     work: Condvar,
+    /// Where there is no thread: told instead of `work`.
+    call: Option<Turn>,
     /// How many groups are durable; fails when the log does.
     pub(crate) progress: Arc<Progress>,
 }
@@ -43,6 +48,15 @@ pub(crate) enum Work {
 }
 
 impl Queue {
+    /// A queue without a thread: `call` is told when there is work and nobody at it.
+    pub(crate) fn calling(call: Turn) -> Self {
+        Self {
+            call: Some(call),
+            state: Mutex::new(State { idle: true, ..State::default() }),
+            ..Self::default()
+        }
+    }
+
     /// Has an object made durable by the group whose ticket this is.
     pub(crate) fn commit(&self, cell: Arc<Cell>) -> Ticket {
         let mut state = self.state.lock();
@@ -75,7 +89,12 @@ impl Queue {
 
     fn wake(&self, state: &mut State) {
         if std::mem::take(&mut state.idle) {
-            self.work.notify_one();
+            match &self.call {
+                None => {
+                    self.work.notify_one();
+                }
+                Some(call) => call(),
+            }
         }
     }
 
@@ -83,25 +102,52 @@ impl Queue {
     pub(crate) fn next(&self, cleaning: bool) -> Work {
         let mut state = self.state.lock();
         loop {
-            if state.stop {
-                return Work::Stop;
-            }
-            if !state.objects.is_empty() {
-                state.groups += 1;
-                return Work::Group(std::mem::take(&mut state.objects), Ticket(state.groups));
-            }
-            if std::mem::take(&mut state.pressed) {
-                return Work::Flush;
-            }
-            if std::mem::take(&mut state.freed) {
-                return Work::Tidy;
-            }
-            if cleaning {
-                return Work::Clean;
+            if let Some(work) = state.take(cleaning) {
+                return work;
             }
             state.idle = true;
             self.work.wait(&mut state);
             state.idle = false;
         }
+    }
+
+    /// What is to be done next; none if there is nothing: then whoever brings work calls.
+    pub(crate) fn poll(&self, cleaning: bool) -> Option<Work> {
+        let mut state = self.state.lock();
+        let work = state.take(cleaning);
+        state.idle = work.is_none();
+        work
+    }
+
+    /// Has a turn taken, where there is no thread.
+    pub(crate) fn again(&self) {
+        if let Some(call) = &self.call {
+            call();
+        }
+    }
+}
+
+impl State {
+    fn take(&mut self, cleaning: bool) -> Option<Work> {
+        if self.stop {
+            return Some(Work::Stop);
+        }
+        if !self.objects.is_empty() {
+            self.groups += 1;
+            return Some(Work::Group(std::mem::take(&mut self.objects), Ticket(self.groups)));
+        }
+        if std::mem::take(&mut self.pressed) {
+            return Some(Work::Flush);
+        }
+        if std::mem::take(&mut self.freed) {
+            return Some(Work::Tidy);
+        }
+        cleaning.then_some(Work::Clean)
+    }
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Queue({:?})", self.state)
     }
 }

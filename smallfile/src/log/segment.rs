@@ -13,14 +13,13 @@ use super::frame;
 use crate::core::Extent;
 use crate::error::{Error, Result};
 use bytes::{BufMut, BytesMut};
-use rustix::fs::FallocateFlags;
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::Errno;
 use slice_proto::ids::ServerId;
 use slice_proto::xdr::Reader;
-use std::fs::File;
-use std::io::IoSliceMut;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use slice_system::{File, Files, Open};
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 const MAGIC: &[u8; 8] = b"SLICESG1";
@@ -34,7 +33,7 @@ const ZEROS: usize = 1 << 20;
 pub(crate) struct Segment {
     pub id: u32,
     pub len: u32,
-    pub file: File,
+    pub file: Arc<dyn File>,
     /// Bytes that extents point to.
     live: AtomicU64,
     /// Copying it forward did not empty it: a checksum is wrong there.
@@ -96,42 +95,44 @@ fn parse(bytes: &[u8], id: u32) -> Option<(ServerId, u32)> {
 }
 
 /// fsyncs a directory: its entries are durable.
-pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
-    File::open(dir).and_then(|d| d.sync_all()).map_err(Error::io("fsync", dir))
+pub(crate) fn sync_dir(files: &dyn Files, dir: &Path) -> Result<()> {
+    files.sync_dir(dir).map_err(Error::io("fsync", dir))
 }
 
 impl Segment {
     /// Makes a segment with all its blocks allocated; durable when it returns. Nothing is left if it fails.
-    pub(crate) fn create(dir: &Path, id: u32, len: u32, server: ServerId) -> Result<Self> {
+    pub(crate) fn create(files: &dyn Files, dir: &Path, id: u32, len: u32, server: ServerId) -> Result<Self> {
         let path = dir.join(name(id));
-        Self::make(&path, id, len, server).inspect_err(|_| {
+        Self::make(files, &path, id, len, server).inspect_err(|_| {
             // A leftover without a header is removed at the next start all the same.
-            let _ = std::fs::remove_file(&path);
+            let _ = files.remove(&path);
         })
     }
 
-    fn make(path: &PathBuf, id: u32, len: u32, server: ServerId) -> Result<Self> {
-        let open = File::options().read(true).write(true).create(true).truncate(true).open(path);
-        let file = open.map_err(Error::io("make", path))?;
-        match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, len.into()) {
-            Ok(()) => {}
-            Err(Errno::OPNOTSUPP) => write_zeros(&file, len).map_err(Error::io("allocate", path))?,
-            Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => return Err(Error::NoSpace),
-            Err(e) => return Err(Error::io("allocate", path)(e.into())),
+    fn make(files: &dyn Files, path: &Path, id: u32, len: u32, server: ServerId) -> Result<Self> {
+        let file = files.open(path, Open::Empty).map_err(Error::io("make", path))?;
+        if let Err(e) = file.allocate(0, len.into(), false) {
+            match Errno::from_io_error(&e) {
+                Some(Errno::OPNOTSUPP) => {
+                    write_zeros(&*file, len).map_err(Error::io("allocate", path))?;
+                }
+                Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => return Err(Error::NoSpace),
+                _ => return Err(Error::io("allocate", path)(e)),
+            }
         }
         file.write_all_at(&header(id, len, server), 0).map_err(Error::io("write", path))?;
         file.sync_all().map_err(Error::io("fsync", path))?;
         if let Some(dir) = path.parent() {
-            sync_dir(dir)?;
+            sync_dir(files, dir)?;
         }
         Ok(Self { id, len, file, live: AtomicU64::new(0), stuck: AtomicBool::new(false) })
     }
 
     /// Opens a segment; `None` if its making did not come to its end.
-    pub(crate) fn open(path: &Path, id: u32, server: ServerId) -> Result<Option<Self>> {
-        let file = File::options().read(true).write(true).open(path).map_err(Error::io("open", path))?;
+    pub(crate) fn open(files: &dyn Files, path: &Path, id: u32, server: ServerId) -> Result<Option<Self>> {
+        let file = files.open(path, Open::Existing).map_err(Error::io("open", path))?;
         let mut bytes = [0; FIRST as usize];
-        let whole = file.metadata().map_err(Error::io("stat", path))?.len();
+        let whole = file.stat().map_err(Error::io("stat", path))?.len;
         if whole < bytes.len() as u64 {
             return Ok(None);
         }
@@ -197,15 +198,15 @@ impl Segment {
         let at = u64::from(offset);
         let failed = |e: std::io::Error| Miss::Failed(Error::io("read", name(self.id))(e));
         if patience == Patience::None {
-            let want = out.len();
-            let got =
-                rustix::io::preadv2(&self.file, &mut [IoSliceMut::new(out)], at, ReadWriteFlags::NOWAIT);
-            match got {
-                Ok(got) if got == want => return Ok(()),
-                Ok(_) | Err(Errno::AGAIN) => return Err(Miss::NotCached),
-                // A file system that cannot tell: then it is memory, or old.
-                Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {}
-                Err(e) => return Err(failed(e.into())),
+            match self.file.read_cached_at(out, at) {
+                Ok(got) if got == out.len() => return Ok(()),
+                Ok(_) => return Err(Miss::NotCached),
+                Err(e) => match e.kind() {
+                    ErrorKind::WouldBlock => return Err(Miss::NotCached),
+                    // A file system that cannot tell: then it is memory, or old.
+                    ErrorKind::Unsupported => {}
+                    _ => return Err(failed(e)),
+                },
             }
         }
         self.file.read_exact_at(out, at).map_err(failed)
@@ -221,7 +222,7 @@ pub(crate) fn verify(e: &Extent, bytes: &[u8]) -> Result<()> {
     Err(Error::Checksum { got, expected: e.crc, segment: e.segment, offset: e.offset, len: e.stored })
 }
 
-fn write_zeros(file: &File, len: u32) -> std::io::Result<()> {
+fn write_zeros(file: &dyn File, len: u32) -> std::io::Result<()> {
     let zeros = vec![0; ZEROS];
     let mut at = 0;
     while at < u64::from(len) {
@@ -235,22 +236,23 @@ fn write_zeros(file: &File, len: u32) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use slice_system::Kernel;
 
     #[test]
     fn a_segment_opens_again_and_a_foreign_one_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let s = Segment::create(dir.path(), 7, 1 << 20, ServerId(3)).unwrap();
+        let s = Segment::create(&Kernel, dir.path(), 7, 1 << 20, ServerId(3)).unwrap();
         s.file.write_all_at(b"hello", 1000).unwrap();
         let path = dir.path().join(name(7));
         assert_eq!(id_of(&path), Some(7));
-        let s = Segment::open(&path, 7, ServerId(3)).unwrap().unwrap();
+        let s = Segment::open(&Kernel, &path, 7, ServerId(3)).unwrap().unwrap();
         let mut got = [0; 5];
         s.read(1000, &mut got, Patience::None).unwrap();
         assert_eq!((&got, s.len), (b"hello", 1 << 20));
         assert!(matches!(s.read(s.len - 2, &mut got, Patience::Any), Err(Miss::Failed(_))));
-        assert!(matches!(Segment::open(&path, 7, ServerId(4)), Err(Error::NotOurSegments { .. })));
-        assert!(Segment::open(&path, 8, ServerId(3)).unwrap().is_none(), "renamed");
+        assert!(matches!(Segment::open(&Kernel, &path, 7, ServerId(4)), Err(Error::NotOurSegments { .. })));
+        assert!(Segment::open(&Kernel, &path, 8, ServerId(3)).unwrap().is_none(), "renamed");
         s.file.set_len(1000).unwrap();
-        assert!(Segment::open(&path, 7, ServerId(3)).unwrap().is_none(), "cut");
+        assert!(Segment::open(&Kernel, &path, 7, ServerId(3)).unwrap().is_none(), "cut");
     }
 }

@@ -8,8 +8,7 @@ use crate::error::{Error, Result};
 use parking_lot::{Mutex, RwLock};
 use slice_proto::ids::{FileId, ServerId};
 use slice_proto::secret::Identity;
-use std::fs::File;
-use std::io::Write;
+use slice_system::{Directory, Files, Open};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -26,6 +25,7 @@ const STAMP: &str = "STAMP";
 /// All segments.
 #[derive(Debug)]
 pub(crate) struct Segments {
+    files: Arc<dyn Files>,
     dir: PathBuf,
     server: ServerId,
     segment_bytes: u32,
@@ -34,7 +34,7 @@ pub(crate) struct Segments {
     rooms: Mutex<Rooms>,
     /// Bytes that can certainly be written to the segments that there are.
     usable: AtomicU64,
-    disk: File,
+    disk: Arc<dyn Directory>,
     /// A segment was filled.
     filled: AtomicBool,
     #[cfg(test)]
@@ -92,14 +92,15 @@ fn stamp_text(identity: &Identity, server: ServerId) -> String {
 impl Census {
     /// Opens `DIR/segments`, if it is the server's.
     pub(crate) fn open(
+        files: Arc<dyn Files>,
         data: &Path,
         identity: &Identity,
         server: ServerId,
         segment_bytes: u32,
     ) -> Result<Self> {
         let dir = data.join("segments");
-        match std::fs::read_to_string(dir.join(STAMP)) {
-            Ok(found) if found == stamp_text(identity, server) => {}
+        match files.read(&dir.join(STAMP)) {
+            Ok(found) if found == stamp_text(identity, server).as_bytes() => {}
             Ok(_) => return Err(Error::NotOurSegments { path: dir, server }),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 return Err(Error::NotOurSegments { path: dir, server });
@@ -107,20 +108,23 @@ impl Census {
             Err(e) => return Err(Error::io("read", dir.join(STAMP))(e)),
         }
         let mut slots: Vec<Option<Arc<Segment>>> = Vec::new();
-        for entry in std::fs::read_dir(&dir).map_err(Error::io("list", &dir))? {
-            let path = entry.map_err(Error::io("list", &dir))?.path();
+        for name in files.names(&dir).map_err(Error::io("list", &dir))? {
+            let path = dir.join(name);
             let Some(id) = id_of(&path) else { continue };
             let index = id as usize;
             if slots.len() <= index {
                 slots.resize(index + 1, None);
             }
-            if let (Some(slot), Some(segment)) = (slots.get_mut(index), Segment::open(&path, id, server)?) {
+            if let (Some(slot), Some(segment)) =
+                (slots.get_mut(index), Segment::open(&*files, &path, id, server)?)
+            {
                 *slot = Some(Arc::new(segment));
             }
         }
-        let disk = File::open(&dir).map_err(Error::io("open", &dir))?;
+        let disk = files.open_dir(&dir).map_err(Error::io("open", &dir))?;
         let ends = vec![FIRST; slots.len()];
         let segments = Segments {
+            files,
             dir,
             server,
             segment_bytes,
@@ -190,24 +194,27 @@ fn end_of_chain(segment: &Segment, end: u32) -> Result<Option<u32>> {
 
 impl Segments {
     /// Makes an empty `DIR/segments`.
-    pub(crate) fn format(data: &Path, identity: &Identity, server: ServerId) -> Result<()> {
+    pub(crate) fn format(
+        files: &dyn Files,
+        data: &Path,
+        identity: &Identity,
+        server: ServerId,
+    ) -> Result<()> {
         let dir = data.join("segments");
-        std::fs::create_dir_all(&dir).map_err(Error::io("make", &dir))?;
-        for entry in std::fs::read_dir(&dir).map_err(Error::io("list", &dir))? {
-            // A stamp alone is a format that did not come to its end.
-            if entry.map_err(Error::io("list", &dir))?.file_name() != STAMP {
-                return Err(Error::NotEmpty { path: dir });
-            }
+        files.make_dirs(&dir).map_err(Error::io("make", &dir))?;
+        // A stamp alone is a format that did not come to its end.
+        if files.names(&dir).map_err(Error::io("list", &dir))?.iter().any(|name| name != STAMP) {
+            return Err(Error::NotEmpty { path: dir });
         }
         let path = dir.join(STAMP);
         let write = || {
-            let mut f = File::create(&path)?;
-            f.write_all(stamp_text(identity, server).as_bytes())?;
+            let f = files.open(&path, Open::Empty)?;
+            f.write_all_at(stamp_text(identity, server).as_bytes(), 0)?;
             f.sync_all()
         };
         write().map_err(Error::io("write", &path))?;
-        sync_dir(&dir)?;
-        sync_dir(data)
+        sync_dir(files, &dir)?;
+        sync_dir(files, data)
     }
 
     /// A segment.
@@ -230,11 +237,8 @@ impl Segments {
         if self.faults.full.load(Ordering::SeqCst) {
             return Ok(Figures { total: 1 << 30, free: 0 });
         }
-        let vfs = rustix::fs::fstatvfs(&self.disk).map_err(|e| Error::io("statvfs", &self.dir)(e.into()))?;
-        Ok(Figures {
-            total: vfs.f_blocks.saturating_mul(vfs.f_frsize),
-            free: vfs.f_bavail.saturating_mul(vfs.f_frsize).saturating_sub(RESERVE_BYTES),
-        })
+        let space = self.disk.space().map_err(Error::io("statvfs", &self.dir))?;
+        Ok(Figures { total: space.total, free: space.free.saturating_sub(RESERVE_BYTES) })
     }
 
     /// Whether the file system has room for a few segments more.
@@ -280,7 +284,8 @@ impl Segments {
             let slots = self.slots.read();
             slots.iter().position(Option::is_none).unwrap_or(slots.len())
         };
-        let segment = Arc::new(Segment::create(&self.dir, id as u32, self.segment_bytes, self.server)?);
+        let segment = Segment::create(&*self.files, &self.dir, id as u32, self.segment_bytes, self.server)?;
+        let segment = Arc::new(segment);
         let mut slots = self.slots.write();
         if slots.len() <= id {
             slots.resize(id + 1, None);
@@ -364,7 +369,7 @@ impl Segments {
             && let Some(segment) = rooms.spares.pop()
         {
             let path = self.dir.join(name(segment.id));
-            std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+            self.files.remove(&path).map_err(Error::io("remove", &path))?;
             if let Some(slot) = self.slots.write().get_mut(segment.id as usize) {
                 *slot = None;
             }
@@ -374,10 +379,10 @@ impl Segments {
 
     /// Files of segments whose making did not come to its end: nothing points to them, or the census would have failed.
     fn remove_unreadable(&self) -> Result<()> {
-        for entry in std::fs::read_dir(&self.dir).map_err(Error::io("list", &self.dir))? {
-            let path = entry.map_err(Error::io("list", &self.dir))?.path();
+        for name in self.files.names(&self.dir).map_err(Error::io("list", &self.dir))? {
+            let path = self.dir.join(name);
             if id_of(&path).is_some_and(|id| self.get(id).is_none()) {
-                std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+                self.files.remove(&path).map_err(Error::io("remove", &path))?;
             }
         }
         Ok(())

@@ -6,7 +6,6 @@ use crate::config::Tuning;
 use crate::server::SmallFileStore;
 use slice_proto::ids::{FileId, ServerId};
 use slice_proto::nfs3::{NfsStat3, StableHow};
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
 
 const UNSTABLE: StableHow = StableHow::Unstable;

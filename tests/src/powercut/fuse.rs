@@ -15,9 +15,9 @@ use fuser::{
 use parking_lot::Mutex;
 use rustix::fs::FallocateFlags;
 
-use super::bytes::PAGE;
-use super::disk::{Attr, Disk, Listed, Outcome};
-use super::power::{Kind, Power};
+use slice_system::disk::bytes::PAGE;
+use slice_system::disk::names::{Attr, Disk, Listed, Outcome};
+use slice_system::disk::{Kind, Power};
 
 /// Only the kernel changes anything here, so that it may believe what it knows.
 const FOR_EVER: Duration = Duration::from_secs(1 << 20);

@@ -11,9 +11,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
 use tempfile::TempDir;
 
-use super::disk::Disk;
+use slice_system::disk::{Disk, Power};
+
 use super::fuse::Fuse;
-use super::power::Power;
 use crate::error::{Doing, Error};
 
 const DEVICE: &str = "/dev/fuse";

@@ -1,7 +1,7 @@
 //! A whole ensemble in this process. Every server has a thread of its own, with which it dies; they meet on sockets.
 
-use super::check;
 use super::wire::{Guarded, Stopped, Wire, answer};
+use slice::admin::check;
 use slice_blockstore::{BlockConfig, BlockStore};
 use slice_coordinator::client::Client as Control;
 use slice_coordinator::ensemble::{Expected, Plan};

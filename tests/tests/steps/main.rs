@@ -28,10 +28,6 @@
     reason = "a test may stop at the first surprise"
 )]
 
-/// The very check that operators run. It is part of the program, which is no library; all that it needs is in its folder.
-#[path = "../../../src/admin/check/mod.rs"]
-#[allow(dead_code, unused_imports, reason = "the program uses the rest")]
-mod check;
 mod client;
 mod ensemble;
 mod names;

@@ -9,9 +9,7 @@ use crate::admin::check::problem::Problem;
 use slice_proto::ids::{Epoch, FileId, Role, ServerId, VolumeId};
 use slice_proto::nfs3::FType3;
 use slice_proto::peer::dir::Child;
-use slice_proto::peer::repair::{
-    CountsRepair, MakeRepair, NameRepair, Repair as Home, Seen, SizeRepair,
-};
+use slice_proto::peer::repair::{CountsRepair, MakeRepair, NameRepair, Repair as Home, Seen, SizeRepair};
 use slice_proto::placement::small_site;
 use std::collections::BTreeSet;
 

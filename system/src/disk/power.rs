@@ -4,7 +4,7 @@ use parking_lot::Mutex;
 use rustix::io::Errno;
 use tokio::sync::watch;
 
-use super::disk::{Disk, Outcome};
+use super::names::{Disk, Outcome};
 
 /// Whether an operation changes something: changes are what a cut is counted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -260,6 +260,24 @@ impl Disk {
         durable.into_iter().rev().for_each(|change| self.keep(change));
     }
 
+    /// syncfs: everything is durable.
+    pub fn sync_everything(&mut self) -> Outcome<()> {
+        for change in std::mem::take(&mut self.changes) {
+            self.keep(change);
+        }
+        let files = self.inodes.values_mut().filter_map(|inode| match &mut inode.body {
+            Body::File(file) => Some(file),
+            Body::Dir(_) => None,
+        });
+        files.for_each(File::sync);
+        Ok(())
+    }
+
+    /// Whether a read finds its bytes in the page cache: most do.
+    pub fn is_cached(&mut self) -> bool {
+        !self.rng.random_ratio(1, 8)
+    }
+
     fn keep(&mut self, change: Change) {
         for ((dir, name), ino) in change.0 {
             let Ok(dir) = self.dir(dir) else { continue };

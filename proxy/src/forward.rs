@@ -1,9 +1,7 @@
 //! The fast path: the client's own record to the server that owns the site, and the reply back, by a token: no future,
 //! no task, no allocation per request. What does not go well the first time goes on in a future (I4).
 
-use crate::classify::Target;
-use crate::copies::Key;
-use crate::front::{Front, Job, target_file};
+use crate::front::{Front, Job, in_turn, target_file};
 use crate::measured::At;
 use crate::read::role_of;
 use crate::reply::settle;
@@ -53,13 +51,13 @@ impl Front {
     pub(crate) fn forward(
         &self,
         way: Way,
-        job: Job,
+        mut job: Job,
         connection: Option<&Connection>,
         epoch: Epoch,
     ) -> Handled {
         let Some(connection) = connection else {
             let Some(front) = self.rc() else { return Handled::Close };
-            return Handled::Later(Box::pin(async move { front.do_again(way, job, None, None).await }));
+            return Handled::Later(in_turn(job.turn.take(), job.proc, front.do_again(way, job, None)));
         };
         let mut trace = job.at.trace;
         let (role, site) = way.site();
@@ -102,9 +100,9 @@ impl Front {
     /// Takes the reply to a forwarded call.
     fn answered(&self, token: u64, reply: Result<Message, CallError>) {
         // A token is a key that we gave.
-        let Some(forwarded) = self.forwarded.borrow_mut().try_remove(token as usize) else { return };
+        let Some(mut forwarded) = self.forwarded.borrow_mut().try_remove(token as usize) else { return };
         self.note_held();
-        let Forwarded { connection, way, job } = &forwarded;
+        let Forwarded { way, job, .. } = &forwarded;
         let mut trace = self.phases.request();
         let mut reply = match reply {
             Ok(reply) => reply,
@@ -127,11 +125,9 @@ impl Front {
             Ok(()) => {
                 self.phases.lap(&mut trace, Phase::SoftState);
                 self.calls.later(job.at.number, job.at.timing, status_of(job.at.number, &reply.head));
-                if let Target::Write { data, .. } = &job.target
-                    && !self.copies.is_empty()
-                    && connection.is_open()
-                {
-                    self.copies.answered(Key::of(job.client, job.xid, &job.record, data), &reply);
+                let Forwarded { connection, job, .. } = &mut forwarded;
+                if let Some(turn) = job.turn.take() {
+                    turn.answered(job.proc, &reply);
                 }
                 connection.answer(&mut reply);
             }
@@ -142,23 +138,17 @@ impl Front {
     /// Goes on with a call that was not answered well, in a task of its own.
     fn go_on(&self, forwarded: Forwarded, fault: Fault) {
         let Some(front) = self.rc() else { return forwarded.connection.forget() };
-        let Forwarded { connection, way, job } = forwarded;
+        let Forwarded { connection, way, mut job } = forwarded;
         let At { number, timing, .. } = job.at;
         tokio::task::spawn_local(async move {
-            let from = Some(connection.clone());
-            let reply = Rc::clone(&front).do_again(way, job, Some(fault), from).await;
+            let again = Rc::clone(&front);
+            let reply = in_turn(job.turn.take(), job.proc, again.do_again(way, job, Some(fault))).await;
             front.calls.later(number, timing, status_of(number, &reply.head));
             connection.reply(reply);
         });
     }
 
-    async fn do_again(
-        self: Rc<Self>,
-        way: Way,
-        job: Job,
-        fault: Option<Fault>,
-        from: Option<Connection>,
-    ) -> Message {
+    async fn do_again(self: Rc<Self>, way: Way, job: Job, fault: Option<Fault>) -> Message {
         if fault == Some(Fault::Fenced)
             && let Some(file) = target_file(&job.target)
         {
@@ -168,7 +158,7 @@ impl Front {
             Way::Dir(site) => self.forward_slowly(site, &job, fault).await,
             // They find out for themselves what was in the way.
             Way::Read(_) => self.read(job).await,
-            Way::Write(_) => self.write(job, from).await,
+            Way::Write(_) => self.write(job).await,
         }
     }
 

@@ -25,7 +25,7 @@
 
 use crate::classify::{Call, Target, What, classify, mutates};
 use crate::config::Rule;
-use crate::copies::Copies;
+use crate::copies::{Begin, Copies, Key, Turn};
 use crate::forward::{Forwarded, Way};
 use crate::local;
 use crate::measured::{At, tell};
@@ -55,6 +55,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 /// Clients whose export rules one thread remembers.
@@ -80,6 +81,8 @@ pub(crate) struct Job {
     pub record: Bytes,
     /// What is measured of it.
     pub at: At,
+    /// Its place before its copies, if it changes something.
+    pub turn: Option<Turn>,
 }
 
 /// One thread's µproxy; see the head of this file.
@@ -334,11 +337,21 @@ impl Front {
         debug_assert!(!(rule.read_only && mutates(proc)));
         let record = std::mem::take(record).freeze();
         self.phases.lap(&mut at.trace, Phase::Rewrite);
-        let job = Job { xid, proc, client: client.into(), cred, target, record, at };
+        let mut job = Job { xid, proc, client: client.into(), cred, target, record, at, turn: None };
+        if mutates(proc) {
+            match self.copies.begin(Key::of(&job, call.args_at)) {
+                Begin::First(turn) => job.turn = Some(turn),
+                Begin::Answered(answer) => {
+                    reply.head.extend_from_slice(&answer);
+                    return Handled::Done;
+                }
+                Begin::UnderWay(answer) => return Handled::Later(Box::pin(same(answer))),
+            }
+        }
         self.execute(plan, job, connection)
     }
 
-    fn execute(&self, plan: Plan, job: Job, connection: Option<&Connection>) -> Handled {
+    fn execute(&self, plan: Plan, mut job: Job, connection: Option<&Connection>) -> Handled {
         let Some(front) = self.rc() else { return Handled::Close };
         let later: LocalBoxFuture<'static, Message> = match plan {
             Plan::Forward(site) => return self.forward(Way::Dir(site), job, connection, Epoch(0)),
@@ -356,7 +369,7 @@ impl Front {
                 if !dirty {
                     return self.forward(Way::Dir(site), job, connection, Epoch(0));
                 }
-                Box::pin(front.setattr(site, job))
+                in_turn(job.turn.take(), Proc3::Setattr, front.setattr(site, job))
             }
             Plan::ReaddirMerge(site) => Box::pin(front.readdir(site, job)),
             Plan::Read => match self.single_read(&job) {
@@ -369,7 +382,7 @@ impl Front {
                 Some((way, epoch)) if connection.is_some() => {
                     return self.forward(way, job, connection, epoch);
                 }
-                _ => Box::pin(front.write(job, connection.cloned())),
+                _ => in_turn(job.turn.take(), Proc3::Write, front.write(job)),
             },
             Plan::Commit => Box::pin(front.commit(job)),
             Plan::Local | Plan::Refuse(_) => return Handled::Close,
@@ -428,6 +441,27 @@ pub(crate) const fn target_file(target: &Target) -> Option<&Handle> {
         Target::Entry { dir, .. } => Some(dir),
         Target::Nothing | Target::Bad(_) => None,
     }
+}
+
+/// The answer of the copy of a call that is under way.
+async fn same(answer: oneshot::Receiver<Bytes>) -> Message {
+    // Without one it was given up with all that this thread does: its client asks again.
+    answer.await.map_or_else(|_| Message::default(), |answer| BytesMut::from(&*answer).into())
+}
+
+/// A call that takes its time, and tells its copies what it was answered.
+pub(crate) fn in_turn(
+    turn: Option<Turn>,
+    proc: Proc3,
+    reply: impl Future<Output = Message> + 'static,
+) -> LocalBoxFuture<'static, Message> {
+    Box::pin(async move {
+        let reply = reply.await;
+        if let Some(turn) = turn {
+            turn.answered(proc, &reply);
+        }
+        reply
+    })
 }
 
 /// On a read-only export nobody is told that he may write: the bits are not asked for.

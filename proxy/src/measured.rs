@@ -70,5 +70,6 @@ impl Front {
         self.held.files.set(soft.len() as u64);
         self.held.dirty.set(soft.due() as u64);
         self.held.forwarded.set(self.forwarded.borrow().len() as u64);
+        self.held.answers.set(self.copies.kept() as u64);
     }
 }

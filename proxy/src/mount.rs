@@ -117,6 +117,7 @@ impl Front {
             target: Target::Nothing,
             record: Bytes::new(),
             at: At::unmeasured(),
+            turn: None,
         };
         for name in found.rest {
             at = self.lookup(&job, &at, name).await?;

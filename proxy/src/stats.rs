@@ -29,6 +29,8 @@ pub struct Held {
     pub dirty: Counter,
     /// Calls forwarded by token and not answered.
     pub forwarded: Counter,
+    /// Answers kept for copies of their calls.
+    pub answers: Counter,
 }
 
 impl Default for Watched {
@@ -125,6 +127,11 @@ impl Watched {
             "slice_proxy_forwarded_requests",
             "Requests forwarded to a server and not answered yet.",
             sum(|h| &h.forwarded),
+        );
+        gauge(
+            "slice_proxy_kept_answers",
+            "Answers kept for copies of calls that come late.",
+            sum(|h| &h.answers),
         );
     }
 

@@ -11,7 +11,6 @@
 //! zeros that nobody wrote (decision 0010).
 
 use crate::classify::Target;
-use crate::copies::{Answer, Key};
 use crate::front::{Front, Job};
 use crate::merge::{WritePart, write_merge};
 use crate::permission::{self, Want};
@@ -19,7 +18,7 @@ use crate::read::role_of;
 use crate::reply::Now;
 use crate::soft::file::{Beyond, Push, Wrote};
 use crate::upstream::{Fault, Fence, Refused, nfs_reply};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::future::{join, join_all};
 use slice_proto::ids::{Epoch, FileId};
 use slice_proto::nfs3::{
@@ -27,7 +26,7 @@ use slice_proto::nfs3::{
 };
 use slice_proto::placement::{self, MAX_FILE_SIZE, Part, THRESHOLD};
 use slice_proto::xdr::{Decode, Encode, Reader};
-use slice_rpc::{Connection, Message};
+use slice_rpc::Message;
 use std::rc::Rc;
 
 /// A WRITE taken apart: its bytes stay where the client's record was read to.
@@ -47,30 +46,9 @@ enum Tried {
     Fenced,
 }
 
-/// Tells whether a WRITE has anybody left who waits for its answer.
-struct Waiting {
-    /// Over which it came.
-    from: Option<Connection>,
-    /// What a copy of it was answered.
-    answer: Answer,
-}
-
-impl Waiting {
-    /// Whether its client has gone, or has had its answer by a copy: it may have truncated the file since, and these bytes,
-    /// sent under the new epoch, would come back.
-    fn is_over(&self) -> bool {
-        self.answer.get().is_some() || !self.is_open()
-    }
-
-    /// Whether an answer reaches somebody.
-    fn is_open(&self) -> bool {
-        self.from.as_ref().is_none_or(Connection::is_open)
-    }
-}
-
 impl Front {
-    /// Answers a WRITE that came over `from`.
-    pub(crate) async fn write(self: Rc<Self>, mut job: Job, from: Option<Connection>) -> Message {
+    /// Answers a WRITE.
+    pub(crate) async fn write(self: Rc<Self>, mut job: Job) -> Message {
         // As the request arrived (I7).
         let verf = self.shared.verifier.current();
         let Target::Write { file, handle, offset, stable, data } = &job.target else {
@@ -84,13 +62,11 @@ impl Front {
             stable: *stable,
             data: record.slice(data.clone()),
         };
-        let key = Key::of(job.client, job.xid, &record, data);
-        let waiting = Waiting { from, answer: self.copies.begin(key) };
         let answer = match FType3::from_u32(u32::from(file.ftype)).map_or(Ok(()), permission::is_file) {
-            Ok(()) => self.try_write(&job, &write, &waiting).await,
+            Ok(()) => self.try_write(&job, &write).await,
             Err(status) => Err(status),
         };
-        let reply = match answer {
+        match answer {
             Ok((count, committed)) => {
                 // Fetched again only if the parts took longer than attributes stay fresh, or nothing was written, which
                 // has no time of its own to show. Without is allowed, too.
@@ -101,24 +77,10 @@ impl Front {
                 self.write_reply(&job, after, count, committed, verf)
             }
             Err(status) => self.fail(job.xid, job.proc, status),
-        };
-        if let Some(first) = waiting.answer.get() {
-            return BytesMut::from(&**first).into();
         }
-        if waiting.is_open() {
-            self.copies.answered(key, &reply);
-        } else {
-            self.copies.unheard(key, &waiting.answer);
-        }
-        reply
     }
 
-    async fn try_write(
-        &self,
-        job: &Job,
-        write: &Write<'_>,
-        waiting: &Waiting,
-    ) -> Result<(u32, StableHow), NfsStat3> {
+    async fn try_write(&self, job: &Job, write: &Write<'_>) -> Result<(u32, StableHow), NfsStat3> {
         // Data is at most MAX_DATA long.
         let end = write.offset.saturating_add(write.data.len() as u64);
         if end > MAX_FILE_SIZE {
@@ -144,9 +106,6 @@ impl Front {
                 self.raise_reach(write.file, epoch, end).await?;
                 fence.pause().await?;
                 continue;
-            }
-            if waiting.is_over() {
-                return Err(NfsStat3::JUKEBOX);
             }
             let clears = permission::clears_set_ids(attr.mode, &job.cred);
             match self.write_once(job, write, epoch, end, clears).await? {

@@ -172,45 +172,6 @@ fn somebody_elses_truncate_fences_the_write_which_goes_again_under_the_new_epoch
     });
 }
 
-/// Its client may have sent it again over another connection, and truncated the file since (I9): seed 108 of the simulation.
-#[test]
-fn a_fenced_write_whose_connection_is_gone_does_not_go_again() {
-    run(|| {
-        with_file(0o644, async |world, front, id, fh, client| {
-            client.write(fh, 0, &bytes(500, 1), StableHow::Unstable).await.unwrap();
-            client.commit(fh).await.unwrap();
-            world.files.truncate(id, 10);
-            world.stage.take_journal();
-            let release = world.stage.hold_next("small WRITE");
-            let gone = Client::new(front.addr, 500);
-            {
-                let sent = async {
-                    while world.stage.count("small WRITE") == 0 {
-                        tokio::task::yield_now().await;
-                    }
-                };
-                tokio::select! {
-                    answer = gone.write(fh, 100, b"late", StableHow::Unstable) => panic!("it was held: {answer:?}"),
-                    () = sent => {}
-                }
-            }
-            gone.channel.close();
-            while front.proxy.connections() > 1 {
-                tokio::task::yield_now().await;
-            }
-            release.notify_one();
-            // The fence has been seen, and the new epoch asked for.
-            while world.stage.count("dir GETATTR") == 0 {
-                tokio::task::yield_now().await;
-            }
-            // The same thread's: when it is answered, the other has gone on, if it does.
-            client.commit(fh).await.unwrap();
-            assert_eq!(client.getattr(fh).await.unwrap().size, 10);
-            assert_eq!(world.stage.count("small WRITE"), 1);
-        })
-    });
-}
-
 #[test]
 fn a_data_server_that_restarts_changes_the_verifier_once() {
     run(|| {
@@ -228,12 +189,50 @@ fn a_data_server_that_restarts_changes_the_verifier_once() {
     });
 }
 
+/// What it knew of uncommitted bytes is gone, and perhaps it had not sent all of them.
+#[test]
+fn a_proxy_that_starts_anew_gives_another_verifier() {
+    run(|| {
+        with_file(0o644, async |world, front, _, fh, client| {
+            let wrote = client.write(fh, 0, b"lost", StableHow::Unstable).await.unwrap();
+            assert_eq!(client.commit(fh).await.unwrap().verf, wrote.verf);
+            client.channel.close();
+            front.proxy.shutdown().await;
+            let anew = world.start(Exports::default());
+            let client = Client::new(anew.addr, 500);
+            assert_ne!(client.commit(fh).await.unwrap().verf, wrote.verf, "I7: the client must send again");
+        })
+    });
+}
+
+/// The server restarts, and is heard of only by the COMMIT's own answer.
+#[test]
+fn a_commit_carries_the_verifier_of_when_all_parts_have_answered() {
+    run(|| {
+        with_file(0o644, async |world, _, _, fh, client| {
+            let data = bytes(KIB64 + 4096, 1);
+            let wrote = client.write(fh, 0, &data, StableHow::Unstable).await.unwrap();
+            // One part of the COMMIT has answered, the other has lost what it had.
+            let release = world.stage.hold_next("small COMMIT");
+            let lost = async {
+                while world.stage.count("small COMMIT") + world.stage.count("block COMMIT") < 2 {
+                    tokio::task::yield_now().await;
+                }
+                release.notify_one();
+            };
+            world.blocks.iter().for_each(|s| s.restart());
+            let (committed, ()) = tokio::join!(client.commit(fh), lost);
+            assert_ne!(committed.unwrap().verf, wrote.verf, "I7: the client must send again");
+        })
+    });
+}
+
 #[test]
 fn a_write_carries_the_verifier_of_when_it_arrived() {
     run(|| {
         with_file(0o644, async |world, front, _, fh, client| {
             let data = bytes(KIB64 + 4096, 1);
-            client.write(fh, 0, &data, StableHow::Unstable).await.unwrap();
+            client.write(fh, 0, &bytes(KIB64 + 4096, 2), StableHow::Unstable).await.unwrap();
             // Its first part is at the small-file server, its second not answered yet.
             let release = world.stage.hold_next("block WRITE");
             let (_, other) = world.file(2, 500, 0o644);

@@ -284,27 +284,71 @@ fn a_record_that_never_ends_is_closed_but_one_that_we_hold_up_is_not() {
     });
 }
 
+/// A connection from this host of the loopback network.
+async fn from_host(host: u8, listener: &Listener) -> Raw {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, host], 0).into()).unwrap();
+    Raw(socket.connect(listener.local_addr()).await.unwrap())
+}
+
+/// Has a connection answered, so that it is known to be served.
+async fn is_served(raw: &mut Raw) {
+    raw.send(1, ECHO, b"in").await;
+    assert_eq!(results(&raw.reply().await), b"in");
+}
+
 #[test]
-fn connections_are_bounded() {
+fn connections_are_bounded_and_one_with_nothing_under_way_makes_room() {
     run(async {
         let workers = workers(1);
-        let (_, listener) = start(&workers, Limits { connections: 2, ..Limits::clients() });
-        let mut first = Raw::connect(listener.local_addr()).await;
-        let mut second = Raw::connect(listener.local_addr()).await;
-        for raw in [&mut first, &mut second] {
-            raw.send(1, ECHO, b"in").await;
-            raw.reply().await;
-        }
+        let (service, listener) = start(&workers, Limits { connections: 2, ..Limits::clients() });
+        let mut busy = Raw::connect(listener.local_addr()).await;
+        busy.send(9, GATED, b"under way").await;
+        service.has_seen(1).await;
+        let mut idle = Raw::connect(listener.local_addr()).await;
+        is_served(&mut idle).await;
+        let mut third = Raw::connect(listener.local_addr()).await;
+        is_served(&mut third).await;
+        assert!(idle.closed().await);
+        third.send(9, GATED, b"under way").await;
+        service.has_seen(4).await;
+        // Nobody has nothing under way.
         assert!(Raw::connect(listener.local_addr()).await.closed().await);
-        assert_eq!(listener.connections(), 2);
-        // A place that comes free is given again.
-        drop(first);
-        loop {
-            let mut third = Raw::connect(listener.local_addr()).await;
-            let _ = third.0.write_all(&framed(1, ECHO, b"in")).await;
-            if !third.closed().await {
-                break;
-            }
+        service.gate.add_permits(2);
+        for raw in [&mut busy, &mut third] {
+            assert_eq!(results(&raw.reply().await), b"under way");
+        }
+        others_are_served(&listener).await;
+        workers.stop();
+    });
+}
+
+#[test]
+fn the_longest_idle_connection_of_the_host_with_most_makes_room_on_whichever_thread() {
+    run(async {
+        let workers = workers(3);
+        let limits = Limits { connections: 5, ..Limits::clients() };
+        let listener =
+            serve(&workers, local(), Bench::new(), Options { limits, ..Options::clients() }).unwrap();
+        let mut few = from_host(2, &listener).await;
+        is_served(&mut few).await;
+        let mut many = Vec::new();
+        for _ in 0..4 {
+            let mut raw = from_host(1, &listener).await;
+            is_served(&mut raw).await;
+            many.push(raw);
+        }
+        // Heard again: the second is silent for longest now.
+        is_served(&mut many[0]).await;
+        let mut newcomers = Vec::new();
+        for host in 3..6 {
+            let mut newcomer = from_host(host, &listener).await;
+            is_served(&mut newcomer).await;
+            newcomers.push(newcomer);
+            assert!(many.remove(1).closed().await);
+        }
+        for raw in newcomers.iter_mut().chain([&mut few, &mut many[0]]) {
+            is_served(raw).await;
         }
         workers.stop();
     });
@@ -314,21 +358,73 @@ fn connections_are_bounded() {
 fn one_host_cannot_take_all_connections() {
     run(async {
         let workers = workers(1);
-        let (_, listener) = start(&workers, Limits { connections: 10, per_host: 2, ..Limits::clients() });
+        let limits = Limits { connections: 10, per_host: 2, ..Limits::clients() };
+        let (service, listener) = start(&workers, limits);
         let mut taken = Vec::new();
-        for _ in 0..2 {
+        for n in 1..=2 {
             let mut raw = Raw::connect(listener.local_addr()).await;
-            raw.send(1, ECHO, b"in").await;
-            raw.reply().await;
+            raw.send(1, GATED, b"in").await;
+            service.has_seen(n).await;
             taken.push(raw);
         }
         assert!(Raw::connect(listener.local_addr()).await.closed().await);
-        // Another host of the loopback network.
-        let socket = tokio::net::TcpSocket::new_v4().unwrap();
-        socket.bind(([127, 0, 0, 2], 0).into()).unwrap();
-        let mut other = Raw(socket.connect(listener.local_addr()).await.unwrap());
-        other.send(1, ECHO, b"in").await;
-        other.reply().await;
+        is_served(&mut from_host(2, &listener).await).await;
+        service.gate.add_permits(2);
+        for raw in &mut taken {
+            raw.reply().await;
+        }
+        // Now there is one to make room, of the same host's.
+        others_are_served(&listener).await;
+        assert!(taken[0].closed().await);
+        is_served(&mut taken[1]).await;
+        workers.stop();
+    });
+}
+
+#[test]
+fn who_is_slow_makes_room_after_who_is_idle_and_who_has_left_after_both() {
+    run(async {
+        let workers = workers(1);
+        let (service, listener) = start(&workers, Limits { connections: 3, ..Limits::clients() });
+        let mut left = Raw::connect(listener.local_addr()).await;
+        left.send(9, GATED, b"").await;
+        service.has_seen(1).await;
+        left.0.shutdown().await.unwrap();
+        let mut slow = Raw::connect(listener.local_addr()).await;
+        is_served(&mut slow).await;
+        slow.write(&framed(2, ECHO, b"never whole")[..20]).await;
+        let mut idle = Raw::connect(listener.local_addr()).await;
+        is_served(&mut idle).await;
+        let mut newcomers = Vec::new();
+        for victim in [&mut idle, &mut slow, &mut left] {
+            let mut newcomer = Raw::connect(listener.local_addr()).await;
+            newcomer.send(9, GATED, b"stays").await;
+            newcomers.push(newcomer);
+            service.has_seen(3 + newcomers.len()).await;
+            assert!(victim.closed().await);
+        }
+        assert!(Raw::connect(listener.local_addr()).await.closed().await);
+        workers.stop();
+    });
+}
+
+#[test]
+fn who_sends_no_more_still_gets_what_is_pending() {
+    run(async {
+        let workers = workers(1);
+        let (service, listener) = start(&workers, Limits::clients());
+        let mut raw = Raw::connect(listener.local_addr()).await;
+        let begun = &framed(3, ECHO, b"begun")[..9];
+        raw.write(&[&framed(1, GATED, b"late"), &framed(2, ECHO, b"at once"), begun].concat()).await;
+        raw.0.shutdown().await.unwrap();
+        assert_eq!(results(&raw.reply().await), b"at once");
+        others_are_served(&listener).await;
+        service.gate.add_permits(1);
+        assert_eq!(results(&raw.reply().await), b"late");
+        assert!(raw.closed().await);
+        while listener.connections() > 0 {
+            tokio::task::yield_now().await;
+        }
         workers.stop();
     });
 }

@@ -49,15 +49,7 @@ pub struct Client {
     key: Key,
     xid: Cell<u32>,
     handles: Rc<Handles>,
-    /// Whether it goes on while copies may still be carried out of a WRITE, or of a call that was refused, which it has sent
-    /// twice. That is a known fault (docs/decisions/0013-simulation.md), and not what most histories are to find.
-    late: bool,
-    /// There may be such copies.
-    copies: Cell<bool>,
 }
-
-/// Longer than anything is on its way: faults are undone within ten seconds, and servers ask again within one.
-const COPIES_GONE: Duration = Duration::from_secs(60);
 
 /// A name on the wire.
 fn bytes(name: Name) -> Vec<u8> {
@@ -83,20 +75,12 @@ fn attr(a: &Fattr3) -> Attr {
 impl Client {
     /// A client of the µproxy at a node.
     #[must_use]
-    pub fn new(world: &Rc<World>, index: usize, proxy: usize, handles: Rc<Handles>, late: bool) -> Self {
+    pub fn new(world: &Rc<World>, index: usize, proxy: usize, handles: Rc<Handles>) -> Self {
         let key = Key { from: Party::Client(index), to: proxy };
-        Self {
-            index,
-            world: Rc::clone(world),
-            key,
-            xid: Cell::new(1),
-            handles,
-            late,
-            copies: Cell::new(false),
-        }
+        Self { index, world: Rc::clone(world), key, xid: Cell::new(1), handles }
     }
 
-    /// Calls until there is an answer: the result.
+    /// Calls until there is an answer: the result. Then it goes on, though copies of the call may still be on their way.
     pub async fn call(&self, proc: Proc3, args: &impl Encode) -> BytesMut {
         let xid = self.xid.get();
         self.xid.set(xid + 1);
@@ -129,21 +113,7 @@ impl Client {
         let header = ReplyHeader::decode(&reply).expect("a reply");
         assert_eq!(header.status, ReplyStatus::Success, "{proc}");
         assert_eq!(header.xid, Xid(xid));
-        let body = reply.split_off(header.body_at);
-        let refused = body.get(..4) != Some(&[0; 4]);
-        let matters = proc == Proc3::Write
-            || (refused && !matches!(proc, Proc3::Getattr | Proc3::Lookup | Proc3::Readdir | Proc3::Read));
-        if matters && !self.late && self.world.sends(self.key) > 1 {
-            self.copies.set(true);
-        }
-        body
-    }
-
-    /// Waits until no copy of what it has sent twice is still on its way: see `late`.
-    pub async fn rest(&self) {
-        if self.copies.take() {
-            tokio::time::sleep(COPIES_GONE).await;
-        }
+        reply.split_off(header.body_at)
     }
 
     /// Notes what it has done.

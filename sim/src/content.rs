@@ -102,7 +102,6 @@ impl DataFile {
         let (offset, count) = (cells.start * CELL, data.len() as u32);
         let args = WriteArgs { file: &self.fh, offset, count, stable, data: &data };
         let ok = self.ok(client.ask::<WriteRes>(Proc3::Write, &args).await);
-        client.rest().await;
         assert_eq!(ok.count, count, "a WRITE is done in part");
         assert!(stable == StableHow::Unstable || ok.committed == StableHow::FileSync, "{:?}", ok.committed);
         ok

@@ -21,9 +21,6 @@ struct Args {
     /// Threads, each with a history of its own.
     #[arg(long, default_value_t = 2)]
     threads: usize,
-    /// Clients do not wait for copies of what they have sent twice: shows a known fault.
-    #[arg(long)]
-    late: bool,
     /// Prints everything that happened in histories that fail.
     #[arg(long)]
     notes: bool,
@@ -43,7 +40,7 @@ fn main() -> ExitCode {
         if over(seed) {
             return;
         }
-        let verdict = history(Plan::of(seed).with_late_copies(args.late));
+        let verdict = history(Plan::of(seed));
         operations.fetch_add(verdict.operations as u64, Ordering::Relaxed);
         faults.fetch_add(verdict.plan.faults as u64, Ordering::Relaxed);
         if let Some(wrong) = verdict.wrong {

@@ -43,7 +43,6 @@ const LONGEST_PAUSE: Ns = 1_000 * MS;
 
 struct Call {
     record: Bytes,
-    sends: u32,
     answer: oneshot::Sender<Message>,
 }
 
@@ -63,8 +62,6 @@ struct Conn {
     next: u64,
     /// Records sent on this connection.
     sent: u64,
-    /// How often the call was sent that was answered last.
-    sends: u32,
     /// Of the connection before: what still arrives.
     tail: Option<(u64, u64)>,
     /// Into a µproxy's stream.
@@ -167,7 +164,7 @@ impl World {
         let (number, up) = self.with(key, |c| {
             c.next += 1;
             let number = number.unwrap_or(c.next);
-            c.calls.insert(number, Call { record, sends: 0, answer: tx });
+            c.calls.insert(number, Call { record, answer: tx });
             (number, c.up)
         });
         if up {
@@ -178,19 +175,12 @@ impl World {
         rx
     }
 
-    /// How often the call was sent that was answered last.
-    #[must_use]
-    pub fn sends(&self, key: Key) -> u32 {
-        self.with(key, |c| c.sends)
-    }
-
     /// Sends a call once more, if it is unanswered.
     pub fn transmit(self: &Rc<Self>, key: Key, number: u64) {
         let delay = self.delay();
         let now = self.now();
         let sent = self.with(key, |c| {
-            let call = c.calls.get_mut(&number).filter(|_| c.up)?;
-            call.sends += 1;
+            let call = c.calls.get(&number).filter(|_| c.up)?;
             let record = call.record.clone();
             c.free_to = c.free_to.max(now + delay);
             c.sent += 1;
@@ -250,7 +240,7 @@ impl World {
             let call = w.with(key, |c| if c.up && c.epoch == epoch { c.calls.remove(&number) } else { None });
             if let Some(call) = call {
                 w.note(|| format!("{key:?} #{number} answered, {} bytes", reply.len()));
-                w.with(key, |c| (c.tries, c.sends) = (0, call.sends));
+                w.with(key, |c| c.tries = 0);
                 // A caller that is gone wants nothing.
                 let _ = call.answer.send(reply);
             }

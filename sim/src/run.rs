@@ -47,8 +47,6 @@ pub struct Plan {
     pub faults: usize,
     /// Time in which they strike.
     within: Duration,
-    /// Whether copies of WRITEs may be late ([`Client`]).
-    pub late: bool,
 }
 
 /// How a history went.
@@ -88,16 +86,7 @@ impl Plan {
             pause_ms: [3, 30, 300][rng.random_range(0..3)],
             faults: rng.random_range(5..=12),
             within: Duration::from_millis(rng.random_range(300..4_000)),
-            late: false,
         }
-    }
-}
-
-impl Plan {
-    /// The same, with clients that do not wait for copies of what they have sent twice.
-    #[must_use]
-    pub const fn with_late_copies(self, late: bool) -> Self {
-        Self { late, ..self }
     }
 }
 
@@ -187,7 +176,6 @@ impl Book {
         self.known.borrow_mut().learn(&op, &answer);
         let entry = Entry { client: client.index, called, answered, op, answer: answer.clone() };
         self.entries.borrow_mut().push(entry);
-        client.rest().await;
         answer
     }
 }
@@ -234,7 +222,7 @@ async fn play(plan: Plan, e: Rc<Ensemble>) -> Result<usize, String> {
     let root = handles.learn(&e.root());
     let proxies = e.nodes(Role::Proxy);
     let clients: Vec<_> = (0..plan.clients)
-        .map(|i| Rc::new(Client::new(&world, i, proxies[i % proxies.len()], Rc::clone(&handles), plan.late)))
+        .map(|i| Rc::new(Client::new(&world, i, proxies[i % proxies.len()], Rc::clone(&handles))))
         .collect();
     let book = Rc::new(Book {
         clock: Cell::new(0),

@@ -22,7 +22,7 @@ use slice_proto::ids::{
 };
 use slice_proto::nfs3::*;
 use slice_proto::rpc_msg::{
-    AuthSys, Cred, Gids, ReplyHeader, ReplyStatus, encode_call, encode_success, program,
+    AuthSys, Cred, Gids, ReplyHeader, ReplyStatus, encode_call, encode_success, program, record_mark,
 };
 use slice_proto::secret::Identity;
 use slice_proto::table::{NamePolicy, Placement, RoutingTable, ServerEntry, Volume};
@@ -35,6 +35,7 @@ use slice_rpc::{Channel, Directory, Handled, Message, Target, Workers};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 pub const DIRS: u64 = 2;
 pub const BLOCKS: u64 = 3;
@@ -379,6 +380,39 @@ impl Client {
     pub async fn setattr(&self, fh: &[u8], attr: Sattr3) -> Result<WccData, NfsStat3> {
         let args = SetattrArgs { object: fh, attr, guard: None };
         self.call::<SetattrRes>(Proc3::Setattr, &args).await.into_result()
+    }
+}
+
+/// A client's call under a number of the caller's choice, to be sent as often as he likes.
+pub fn record(xid: u32, uid: u32, proc: Proc3, args: &impl Encode) -> BytesMut {
+    let mut w = BytesMut::new();
+    let cred = AuthSys { stamp: 1, machine: b"test", cred: user(uid) };
+    encode_call(&mut w, Xid(xid), program::NFS, 3, proc as u32, &cred);
+    args.encode(&mut w);
+    w
+}
+
+/// A connection that sends what it is told.
+pub struct Raw(tokio::net::TcpStream);
+
+impl Raw {
+    pub async fn connect(addr: SocketAddr) -> Self {
+        Self(tokio::net::TcpStream::connect(addr).await.unwrap())
+    }
+
+    pub async fn send(&mut self, record: &[u8]) {
+        self.0.write_all(&[&record_mark(record.len())[..], record].concat()).await.unwrap();
+    }
+
+    /// The next reply: all of it, and the result in it.
+    pub async fn reply<R: for<'a> Decode<'a>>(&mut self) -> (Vec<u8>, R) {
+        let mark = self.0.read_u32().await.unwrap();
+        let mut reply = vec![0; (mark & 0x7fff_ffff) as usize];
+        self.0.read_exact(&mut reply).await.unwrap();
+        let header = ReplyHeader::decode(&reply).unwrap();
+        assert_eq!(header.status, ReplyStatus::Success);
+        let result = R::decode(&mut Reader::at(&reply, header.body_at)).unwrap();
+        (reply, result)
     }
 }
 

@@ -3,7 +3,9 @@
 use crate::nudge::Nudge;
 use crate::outbuf::OutBuf;
 use crate::service::{Message, Peer};
+use slice_metrics::clock;
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::rc::Rc;
 
 /// An accepted connection. A [`crate::service::LocalService`] keeps it to reply later; it stays on its thread.
@@ -23,6 +25,19 @@ pub(super) struct Shared {
     /// Progress, for the sweep: records taken in, and whether one has begun.
     pub(super) records: Cell<u64>,
     pub(super) mid_record: Cell<bool>,
+    /// When the last record was taken in, ns on the thread's coarse clock.
+    heard_ns: Cell<u64>,
+}
+
+/// How little a connection loses if it is closed for a newcomer; the least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rest {
+    /// It has nothing under way.
+    Idle,
+    /// A record has begun, and nobody waits for an answer yet: it is sent again.
+    MidRecord,
+    /// Its peer has closed its side, and perhaps is gone: the answers may be for nobody.
+    Left,
 }
 
 /// The life of a connection.
@@ -30,7 +45,7 @@ pub(super) struct Shared {
 pub(super) enum State {
     /// Requests are read and answered.
     Open,
-    /// No more requests are read; what is pending is still answered.
+    /// No more requests are read, because the peer sends no more or we end; what is pending is still answered.
     Finishing,
     /// To be closed at once, or closed.
     Closed,
@@ -48,6 +63,7 @@ impl Connection {
             state: Cell::new(State::Open),
             records: Cell::new(0),
             mid_record: Cell::new(false),
+            heard_ns: Cell::new(clock::coarse()),
         }))
     }
 
@@ -125,6 +141,7 @@ impl Shared {
     /// A request of `bytes` has come in.
     pub(super) fn taken(&self, bytes: usize) {
         self.records.set(self.records.get() + 1);
+        self.heard_ns.set(clock::coarse());
         self.pending.set(self.pending.get() + 1);
         self.pending_bytes.set(self.pending_bytes.get() + bytes);
     }
@@ -135,6 +152,24 @@ impl Shared {
         let bytes = bytes.unwrap_or_else(|| self.pending_bytes.get() / pending as usize);
         self.pending.set(pending - 1);
         self.pending_bytes.set(if pending == 1 { 0 } else { self.pending_bytes.get().saturating_sub(bytes) });
+    }
+
+    /// The host at the other end.
+    pub(super) fn host(&self) -> IpAddr {
+        self.peer.addr.ip()
+    }
+
+    /// What it loses if it is closed now, and when it was last heard, ns; `None` if it must not be, or is closed already.
+    pub(super) fn rest(&self) -> Option<(Rest, u64)> {
+        let silent = self.pending.get() == 0 && self.out.borrow().is_empty();
+        let rest = match self.state.get() {
+            State::Closed => return None,
+            State::Finishing => Rest::Left,
+            State::Open if !silent => return None,
+            State::Open if self.mid_record.get() => Rest::MidRecord,
+            State::Open => Rest::Idle,
+        };
+        Some((rest, self.heard_ns.get()))
     }
 
     pub(super) fn pending(&self) -> (u32, usize) {

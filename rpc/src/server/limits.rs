@@ -5,9 +5,10 @@ use std::time::Duration;
 /// Bounds of a listener and of each of its connections. Reached bounds push back through TCP: nothing more is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections of the listener; more are closed as they are accepted.
+    /// Connections of the listener. A newcomer beyond takes the place of one that has nothing under way, of the host that has
+    /// most connections if there is one; where there is none, it is closed as it is accepted.
     pub connections: usize,
-    /// Of these, connections of one host on one thread, so that one host cannot shut out all others.
+    /// Of these, connections of one host on one thread: a newcomer beyond takes a place of its own host's, or none.
     pub per_host: usize,
     /// Requests of one connection that wait for their reply.
     pub pending: u32,

@@ -27,6 +27,9 @@ use tokio::sync::watch;
 /// when there is one again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Newcomers for which a place is being made at once; more are closed.
+const NEWCOMERS: usize = 64;
+
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// Who may speak to a listener.
@@ -196,6 +199,24 @@ struct Site {
     make: Box<dyn Fn(usize) -> Rc<dyn LocalService> + Send + Sync>,
 }
 
+impl Site {
+    /// Closes a connection that loses little by it: of a host with most connections, so that a few hosts cannot shut out the
+    /// others, or else of any. Whether there was one.
+    async fn make_room(self: &Arc<Self>) -> bool {
+        let most = self.shared.hosts.lock().values().copied().max().unwrap_or(0);
+        for at_least in [most, 0] {
+            for worker in 0..self.workers.count() {
+                let site = Arc::clone(self);
+                let ask = move || async move { Local::of(&site, worker).make_room(at_least) };
+                if self.workers.ask(worker, ask).await == Some(true) {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+}
+
 /// A listener's part on one thread.
 struct Local {
     site: Arc<Site>,
@@ -283,12 +304,34 @@ impl Local {
         }
     }
 
-    /// Has an accepted connection served by its thread.
+    /// Has an accepted connection served by its thread, if there is, or can be made, a place for it.
     fn place(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
-        let Some(guard) = Guard::new(&self.site) else {
-            tracing::warn!(%peer, limit = self.site.options.limits.connections, "too many connections: closed");
+        let limit = self.site.options.limits.connections;
+        let (guard, before) = Guard::new(&self.site);
+        if before < limit {
+            return self.hand_over(stream, peer, guard);
+        }
+        if before >= limit.saturating_add(NEWCOMERS) {
+            tracing::warn!(%peer, limit, "too many connections at once: closed");
             return;
-        };
+        }
+        let local = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            if local.site.make_room().await {
+                local.hand_over(stream, peer, guard);
+            } else {
+                tracing::warn!(%peer, limit, "too many connections, and all have requests under way: closed");
+            }
+        });
+    }
+
+    /// Closes a connection of a host that has at least so many on this thread. Whether there was one.
+    fn make_room(&self, at_least: usize) -> bool {
+        let hosts = self.hosts.borrow();
+        self.watched.make_room(|host| hosts.get(&host).is_some_and(|count| *count >= at_least))
+    }
+
+    fn hand_over(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, guard: Guard) {
         let threads = self.site.workers.count();
         let target = match self.site.options.placement {
             Placement::Accepting => self.worker,
@@ -357,6 +400,7 @@ impl Local {
 struct Host(Rc<Local>, IpAddr);
 
 impl Host {
+    /// `None` if the host has as many as it may, and all have requests under way.
     fn new(local: &Rc<Local>, ip: IpAddr) -> Option<Self> {
         let mut hosts = local.hosts.borrow_mut();
         let count = hosts.entry(ip).or_default();
@@ -365,7 +409,7 @@ impl Host {
         drop(hosts);
         *local.site.shared.hosts.lock().entry(ip).or_default() += 1;
         let host = Self(Rc::clone(local), ip);
-        within.then_some(host)
+        (within || local.watched.make_room(|other| other == ip)).then_some(host)
     }
 }
 
@@ -394,10 +438,10 @@ impl Drop for Host {
 struct Guard(Arc<Site>);
 
 impl Guard {
-    fn new(site: &Arc<Site>) -> Option<Self> {
+    /// And how many there were before.
+    fn new(site: &Arc<Site>) -> (Self, usize) {
         let before = site.shared.open.fetch_add(1, Ordering::AcqRel);
-        let guard = Self(Arc::clone(site));
-        (before < site.options.limits.connections).then_some(guard)
+        (Self(Arc::clone(site)), before)
     }
 }
 

@@ -1,10 +1,12 @@
 //! Closing connections that make no progress: a record that never ends, replies that are never taken. The data path
-//! only counts; once in a while each listener's sweep on each thread compares the counts with the last time's.
+//! only counts; once in a while each listener's sweep on each thread compares the counts with the last time's. And closing
+//! one that nobody misses where a newcomer finds no place.
 
 use super::Limits;
-use super::connection::{Shared, State};
+use super::connection::{Rest, Shared, State};
 use crate::buffers;
 use std::cell::RefCell;
+use std::net::IpAddr;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -53,6 +55,25 @@ impl Watched {
             }
             true
         });
+    }
+
+    /// Closes the connection that loses least by it, of those whose host `of` accepts: the one that has been idle for longest;
+    /// never one with a request under way whose client reads on. Whether there was one.
+    pub(super) fn make_room(&self, of: impl Fn(IpAddr) -> bool) -> bool {
+        let mut victim: Option<((Rest, u64), Rc<Shared>)> = None;
+        self.0.borrow_mut().retain(|entry| {
+            let Some(shared) = entry.shared.upgrade() else { return false };
+            if let Some(rest) = shared.rest()
+                && victim.as_ref().is_none_or(|(least, _)| rest < *least)
+                && of(shared.host())
+            {
+                victim = Some((rest, shared));
+            }
+            true
+        });
+        let Some((_, shared)) = victim else { return false };
+        shared.enter(State::Closed);
+        true
     }
 
     /// Tells every connection to finish, or to close at once.

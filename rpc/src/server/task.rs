@@ -98,8 +98,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
         self.shared.nudge.begin(cx);
         let result = self.wake_up(cx);
         self.intake.settle();
-        // What is not read because of our own limits is not the peer's delay.
-        self.shared.mid_record.set(self.intake.mid_record() && !self.full());
+        // What is not read because of our own limits, or not any more, is not the peer's delay.
+        let reads = self.shared.state() == State::Open && !self.full();
+        self.shared.mid_record.set(self.intake.mid_record() && reads);
         buffers::give_write(std::mem::take(&mut self.reply.head));
         self.shared.nudge.end();
         result
@@ -166,7 +167,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
             match filled {
                 Poll::Pending => return Ok(Took::All),
                 Poll::Ready(Ok(n)) if n > 0 => *budget = budget.saturating_sub(n),
-                Poll::Ready(_) => return Err(Close),
+                // It sends no more, but may still read: shutdown(SHUT_WR) looks like close until we write.
+                Poll::Ready(Ok(_)) => {
+                    self.connection.finish();
+                    return Ok(Took::Nothing);
+                }
+                Poll::Ready(Err(_)) => return Err(Close),
             }
         }
     }

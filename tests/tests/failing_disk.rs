@@ -14,6 +14,7 @@
 
 use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -203,14 +204,19 @@ struct Steps {
     bad: u64,
 }
 
+/// How far a client is.
+struct Counted {
+    good: Rc<Cell<u64>>,
+    bad: Rc<Cell<u64>>,
+}
+
 /// How far all clients are together.
-struct Progress(Vec<(std::rc::Rc<Cell<u64>>, std::rc::Rc<Cell<u64>>)>);
+struct Progress(Vec<Counted>);
 
 impl Progress {
     fn now(&self) -> Steps {
-        let sum =
-            |of: fn(&(std::rc::Rc<Cell<u64>>, std::rc::Rc<Cell<u64>>)) -> u64| self.0.iter().map(of).sum();
-        Steps { good: sum(|c| c.0.get()), bad: sum(|c| c.1.get()) }
+        let good = self.0.iter().map(|c| c.good.get()).sum();
+        Steps { good, bad: self.0.iter().map(|c| c.bad.get()).sum() }
     }
 
     async fn until(&self, or: &str, done: impl Fn(Steps) -> bool) {
@@ -232,7 +238,8 @@ impl Progress {
 /// All clients at work while something happens.
 async fn beside(all: &mut [Doubt], allowed: &[NfsStat3], happens: impl AsyncFnOnce(&Progress)) {
     let under_way = Cell::new(true);
-    let progress = Progress(all.iter().map(|d| (d.good.clone(), d.bad.clone())).collect());
+    let progress =
+        Progress(all.iter().map(|d| Counted { good: d.good.clone(), bad: d.bad.clone() }).collect());
     let happens = async {
         happens(&progress).await;
         under_way.set(false);

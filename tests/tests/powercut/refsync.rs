@@ -22,7 +22,7 @@ fn open(at: &Path) -> Store {
 fn put(store: &Store, key: &str, len: usize) -> Result<(), slice_store::Error> {
     let mut batch = Batch::new();
     // Nothing that can be made smaller.
-    batch.put(key.to_owned(), pattern(len as u64, 0, len));
+    batch.put(key, pattern(len as u64, 0, len));
     store.wait(store.submit(batch)?).wait_blocking()
 }
 

@@ -12,6 +12,7 @@
 )]
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use slice_load::Client;
@@ -20,15 +21,10 @@ use slice_proto::nfs3::{NfsStat3, Res3, StableHow};
 use slice_tests::ensemble::{Ensemble, Layout, Options, Policy};
 use slice_tests::stock::Length;
 use slice_tests::torment::work::{LIMIT, TAKE_OVER_AFTER, check, run};
-use slice_tests::torment::{LOOK, SmallDisk, Tormentor, Work};
+use slice_tests::torment::{LOOK, SmallDisk, Tormentor, Work, number};
 use slice_tests::wire::Expect;
 use slice_tests::wire::content::{MOST, pattern, read_all};
 use slice_tests::wire::stage::create;
-
-/// A number from the environment.
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().and_then(|v| v.parse().ok())
-}
 
 fn start(name: &str, policy: Policy) -> Ensemble {
     let mut options = Options::new(policy, Layout::Separate);
@@ -105,6 +101,41 @@ fn servers_restarted_one_after_another_lose_no_operation() {
             .await;
             work.verify().await;
             println!("{signal:?}: {}", work.figures());
+        }
+    });
+    check(&ensemble);
+}
+
+/// Longer than a server is heard of before it is called silent (5 s), than a coordinator is asked (10 s); in a full run than a
+/// connection may be silent (60 s).
+fn long_stop() -> Duration {
+    Duration::from_secs(Length::get().pick(12, 25, 75))
+}
+
+/// A machine that stands still for long is no dead one, and none that comes back with old beliefs does harm: of each role one server is
+/// stopped, all at once, until everyone has given them up; then the µproxy.
+#[test]
+fn servers_that_stand_still_for_long_go_on() {
+    let seed = number("SLICE_TORMENT_SEED").unwrap_or_else(rand::random);
+    println!("SLICE_TORMENT_SEED={seed}");
+    let ensemble = start("standing", Policy::Hash);
+    run(LIMIT, async {
+        let mut work = Work::begin(&ensemble, seed).await;
+        for roles in [&["dirserver", "smallfile", "blockstore", "coordinator"][..], &["proxy"]] {
+            work.beside(async |_, progress| {
+                progress.further(2).await;
+                let all: Vec<_> = roles.iter().map(|role| ensemble.server(role, 0).unwrap()).collect();
+                all.iter().for_each(|server| ensemble.signal(server, Signal::STOP).unwrap());
+                tokio::time::sleep(long_stop()).await; // How long they stand still is what is tested.
+                all.iter().for_each(|server| ensemble.signal(server, Signal::CONT).unwrap());
+                progress.further(2).await;
+                // They are the same as before: nobody was put in their place.
+                let now = ensemble.servers().unwrap();
+                assert!(all.iter().all(|server| now.contains(server)), "{all:?} are not among {now:?}");
+            })
+            .await;
+            work.verify().await;
+            println!("{roles:?}: {}", work.figures());
         }
     });
     check(&ensemble);

@@ -38,12 +38,26 @@ const RESTARTS: &[&str] = &["hash_one_process", "partition_separate", "mkdir_sep
 const LIMIT: Duration = Duration::from_secs(45 * 60);
 
 /// All suites, short ones first.
-pub const SUITES: [Suite; 11] = [
+pub const SUITES: [Suite; 13] = [
     Suite { name: "model", tests: &MODEL, quick: ONE, normal: MODELS },
     Suite {
         name: POWERCUT,
-        tests: &["dirserver", "smallfile", "blockstore", "coordinator", "store"],
+        tests: &[
+            "dirserver",
+            "smallfile",
+            "blockstore",
+            "coordinator",
+            "store",
+            "store_after_a_failed_fsync",
+            "ensemble",
+        ],
         quick: &[],
+        normal: &[],
+    },
+    Suite {
+        name: FAILING,
+        tests: &["blockstore", "smallfile", "dirserver", "coordinator"],
+        quick: &["smallfile"],
         normal: &[],
     },
     Suite {
@@ -63,15 +77,20 @@ pub const SUITES: [Suite; 11] = [
     Suite { name: "stock_two_mounts", tests: &STOCK, quick: ONE, normal: EACH_POLICY },
     Suite { name: "stock_nconnect", tests: &STOCK, quick: ONE, normal: EACH_POLICY },
     Suite { name: "stock_restart", tests: &STOCK, quick: ONE, normal: RESTARTS },
+    Suite { name: "stock_torment", tests: &SEPARATE, quick: ONE, normal: ONE },
     Suite { name: "stock_fsx", tests: &STOCK, quick: ONE, normal: &[] },
     Suite { name: "stock_tree", tests: &STOCK, quick: ONE, normal: EACH_POLICY },
 ];
 
 /// What the tests of these suites are marked with: a plain `cargo test` shows it, and they are counted here instead.
-pub const IGNORED_AS: [&str; 5] = ["stock client:", "whole ensembles:", "docker:", "watch:", "power cuts:"];
+pub const IGNORED_AS: [&str; 6] =
+    ["stock client:", "whole ensembles:", "docker:", "watch:", "power cuts:", "failing disk:"];
 
 /// The suite that cuts the power of every store.
 const POWERCUT: &str = "powercut";
+
+/// The suite in which the disk of one server of an ensemble fails.
+const FAILING: &str = "failing_disk";
 
 /// The suite that looks at an ensemble with Prometheus and with a browser.
 pub const WATCH: &str = "watch";
@@ -91,6 +110,9 @@ const STOCK: [&str; 6] = [
     "mkdir_separate",
     "hash_separate",
 ];
+
+/// Each policy, where there are processes to torment.
+const SEPARATE: [&str; 3] = ["partition_separate", "mkdir_separate", "hash_separate"];
 
 /// Every policy, both layouts, and servers killed under way where operations touch several sites.
 const MODELS: &[&str] = &[
@@ -185,7 +207,7 @@ pub fn obstacle(
     if suite.name == DEPLOY && ask(Command::new("docker").arg("info")).is_none() {
         reasons.push("no Docker engine answers (docker info)".to_owned());
     }
-    if suite.name == POWERCUT {
+    if [POWERCUT, FAILING].contains(&suite.name) {
         reasons.extend(no_fuse());
     }
     if suite.name == "stock_tree" && !source {
@@ -237,7 +259,8 @@ mod tests {
         assert_eq!(obstacle(tree, false, &tcc, &[], true).unwrap(), "packages are missing: tcc");
         assert!(obstacle(tree, false, &[], &[], false).is_some());
         // Containers and FUSE depend on this machine.
-        let others = SUITES.iter().filter(|suite| ![tree.name, DEPLOY, POWERCUT].contains(&suite.name));
+        let others =
+            SUITES.iter().filter(|suite| ![tree.name, DEPLOY, POWERCUT, FAILING].contains(&suite.name));
         assert!(others.map(|suite| obstacle(suite, false, &tcc, &[], false)).all(|found| found.is_none()));
     }
 }

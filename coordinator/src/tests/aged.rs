@@ -14,6 +14,7 @@ use slice_rpc::clock::Clock;
 use slice_rpc::{Directory, Target};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -21,11 +22,15 @@ const AGE: Duration = Duration::from_secs(30);
 /// A timer of tokio's may fire a millisecond late, and the coordinator sleeps one at least.
 const SLACK: Duration = Duration::from_millis(5);
 
-/// Tells tokio's time.
-struct Virtual(Instant);
+/// Tells tokio's time, and a time of day that is ahead of it.
+struct Virtual(Instant, AtomicU64);
 
 impl Clock for Virtual {
     fn now_ns(&self) -> u64 {
+        self.monotonic_ns() + self.1.load(Ordering::SeqCst)
+    }
+
+    fn monotonic_ns(&self) -> u64 {
         u64::try_from(self.0.elapsed().as_nanos()).unwrap()
     }
 }
@@ -93,7 +98,7 @@ fn an_intention_is_taken_over_at_its_age_and_no_sooner() {
     let dir = tempfile::tempdir().unwrap();
     format(dir.path());
     run(async {
-        let clock = Arc::new(Virtual(Instant::now()));
+        let clock = Arc::new(Virtual(Instant::now(), AtomicU64::new(0)));
         let (c, directory) = open(dir.path(), &clock).await;
         let notes = Arc::new(Notes::default());
         show_data(&directory, &notes);
@@ -120,13 +125,37 @@ fn an_intention_is_taken_over_at_its_age_and_no_sooner() {
     });
 }
 
+/// Whoever sets the machine's clock makes none older, and none younger.
+#[test]
+fn a_leap_of_the_time_of_day_ages_nothing() {
+    const DAY_NS: u64 = 24 * 3600 * 1_000_000_000;
+    let dir = tempfile::tempdir().unwrap();
+    format(dir.path());
+    run(async {
+        let clock = Arc::new(Virtual(Instant::now(), AtomicU64::new(DAY_NS)));
+        let (c, directory) = open(dir.path(), &clock).await;
+        let notes = Arc::new(Notes::default());
+        show_data(&directory, &notes);
+        let running = tokio::task::spawn_local(Arc::clone(&c).run());
+        for leap in [2 * DAY_NS, 0] {
+            let logged = Instant::now();
+            log(&c, IntentKind::Remove, 7).await;
+            clock.1.store(leap, Ordering::SeqCst);
+            let took = rolled(&c, logged).await;
+            assert!(took >= AGE && took <= AGE + SLACK, "{took:?}");
+        }
+        c.shutdown().await;
+        running.await.unwrap();
+    });
+}
+
 /// A restart makes none younger, and what has its age meanwhile is taken over at once.
 #[test]
 fn what_has_aged_while_the_coordinator_was_down_is_taken_over_at_once() {
     let dir = tempfile::tempdir().unwrap();
     format(dir.path());
     run(async {
-        let clock = Arc::new(Virtual(Instant::now()));
+        let clock = Arc::new(Virtual(Instant::now(), AtomicU64::new(0)));
         let (c, _) = open(dir.path(), &clock).await;
         log(&c, IntentKind::Remove, 7).await;
         c.shutdown().await;

@@ -41,6 +41,8 @@ enum Again {
     Later,
     /// It ends so.
     Failed(Error),
+    /// A peer cannot do its part: its disk has failed. Nothing is decided yet.
+    Refused(NfsStat3),
     /// A peer has no stamp for a site: the caller must see that.
     Private(u32),
 }
@@ -106,6 +108,11 @@ pub(crate) async fn run(inner: Arc<Inner>, call: Call, running: Running, mut fre
                         tracing::error!(%error, proc = %call.head.proc, "an operation failed");
                         out.clear();
                         fail(&inner, &call, status_of(&error), &mut out);
+                        return out;
+                    }
+                    Again::Refused(status) => {
+                        out.clear();
+                        fail(&inner, &call, status, &mut out);
                         return out;
                     }
                     Again::Private(status) => {
@@ -343,7 +350,11 @@ impl Distributed<'_> {
             0 => Ok((server, res)),
             s if s == PrivateStatus::Retry as u32 => Err(Again::Order),
             s if s == PrivateStatus::Unstamped as u32 => Err(Again::Private(s)),
-            _ => Err(Again::Later),
+            s if wrong_site(s) || s == NfsStat3::JUKEBOX.0 => Err(Again::Later),
+            s => {
+                tracing::error!(%server, status = s, "a directory server cannot hold what an operation needs");
+                Err(Again::Refused(NfsStat3(s)))
+            }
         }
     }
 }

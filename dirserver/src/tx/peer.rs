@@ -95,7 +95,10 @@ async fn hold_admitted(inner: &Inner, args: &HoldArgs, res: &mut HoldRes) -> std
             };
             res.file = file;
             let reserved = state.reserved_by(key.site);
-            state.store.wait(reserved).await.map_err(|e| status_of(&Error::Store(e)).0)?;
+            if let Err(error) = state.store.wait(reserved).await {
+                state.release(&key, args.op);
+                return Err(status_of(&Error::Store(error)).0);
+            }
         }
         HoldMode::Wait | HoldMode::Try => {
             if !args.share {
@@ -116,14 +119,21 @@ async fn hold_admitted(inner: &Inner, args: &HoldArgs, res: &mut HoldRes) -> std
             inner.peers.waited(args.op);
             turn?;
             // The answer to an earlier HOLD of it may have died with an earlier life of ours.
-            undecided(inner, args.op).map_err(failed)?;
+            undecided(inner, args.op).map_err(|error| {
+                state.release(&key, args.op);
+                failed(error)
+            })?;
         }
     }
     let mut ticket = Ticket::default();
     if !inner.peers.holds(args.op, &key) {
         let mut batch = Batch::new();
         batch.put(keys::hold(args.op, &key), stored(args.share));
-        ticket = state.store.submit(batch).map_err(|e| status_of(&Error::Store(e)).0)?;
+        ticket = state.store.submit(batch).map_err(|error| {
+            // Or the next who asks for it would wait for ever for one who was refused.
+            state.release(&key, args.op);
+            status_of(&Error::Store(error)).0
+        })?;
     }
     if !inner.peers.enter(args.op, key, ticket) {
         state.release(&key, args.op);

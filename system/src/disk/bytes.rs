@@ -206,6 +206,11 @@ impl File {
         }
     }
 
+    /// An fsync that failed: what was done since the last one is clean, and not on the disk.
+    pub fn forsake(&mut self) {
+        self.stages.clear();
+    }
+
     /// What a power cut leaves.
     pub fn cut(self, odds: Odds, rng: &mut StdRng) -> Self {
         let mut left = self.disk;

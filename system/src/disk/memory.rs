@@ -53,7 +53,7 @@ fn parent<'a>(disk: &mut Disk, path: &'a Path) -> Outcome<(Ino, &'a [u8])> {
 
 impl Memory {
     fn look<T>(&self, operation: impl FnOnce(&mut Disk) -> Outcome<T>) -> io::Result<T> {
-        Ok(self.0.run(Kind::Read, operation)?)
+        Ok(self.0.run(Kind::Look, operation)?)
     }
 
     fn change<T>(&self, operation: impl FnOnce(&mut Disk) -> Outcome<T>) -> io::Result<T> {
@@ -152,7 +152,7 @@ impl Files for Memory {
 
 impl Opened {
     fn look<T>(&self, operation: impl FnOnce(&mut Disk) -> Outcome<T>) -> io::Result<T> {
-        Ok(self.power.run(Kind::Read, operation)?)
+        Ok(self.power.run(Kind::Look, operation)?)
     }
 
     fn change<T>(&self, operation: impl FnOnce(&mut Disk) -> Outcome<T>) -> io::Result<T> {
@@ -160,9 +160,15 @@ impl Opened {
     }
 }
 
+impl Opened {
+    fn durable(&self) -> io::Result<()> {
+        Ok(self.power.run(Kind::Sync(self.ino), |disk| disk.sync(self.ino))?)
+    }
+}
+
 impl File for Opened {
     fn read_at(&self, to: &mut [u8], offset: u64) -> io::Result<usize> {
-        let got = self.look(|disk| disk.read(self.ino, offset, to.len()))?;
+        let got = self.power.run(Kind::Read, |disk| disk.read(self.ino, offset, to.len()))?;
         to[..got.len()].copy_from_slice(&got);
         Ok(got.len())
     }
@@ -197,11 +203,11 @@ impl File for Opened {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.change(|disk| disk.sync(self.ino))
+        self.durable()
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        self.change(|disk| disk.sync(self.ino))
+        self.durable()
     }
 
     fn stat(&self) -> io::Result<Stat> {
@@ -211,7 +217,7 @@ impl File for Opened {
 
 impl Directory for Opened {
     fn sync(&self) -> io::Result<()> {
-        self.change(|disk| disk.sync(self.ino))
+        self.durable()
     }
 
     fn sync_file_system(&self) -> io::Result<()> {

@@ -21,7 +21,7 @@
 //! | --- | --- |
 //! | [`bytes`] | one file's bytes: as they read, as they are durable, and what lies between |
 //! | [`names`] | names, and all files |
-//! | [`power`] | the switch before the disk |
+//! | [`power`] | the switch before the disk: power cuts, and failures of a disk that is there ([`Fault`]) |
 //! | [`memory`] | the disk as a server's files |
 #![allow(
     clippy::unwrap_used,
@@ -38,7 +38,7 @@ pub mod power;
 
 pub use memory::Memory;
 pub use names::Disk;
-pub use power::{Kind, Power};
+pub use power::{Fault, Kind, Power};
 
 #[cfg(test)]
 mod tests;

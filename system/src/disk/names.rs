@@ -244,6 +244,17 @@ impl Disk {
         Ok(())
     }
 
+    /// An fsync that failed: what it should have written still reads so, but nothing will write it any more.
+    pub fn forsake(&mut self, ino: Ino) -> Outcome<()> {
+        match self.inodes.get_mut(&ino).map(|inode| &mut inode.body) {
+            Some(Body::File(file)) => file.forsake(),
+            // Names stand in the file system's journal: they are written with it, or lost with a cut.
+            Some(Body::Dir(_)) => {}
+            None => return Err(Errno::NOENT),
+        }
+        Ok(())
+    }
+
     /// Makes the changes of a directory durable, and the earlier ones of the names that they touch elsewhere.
     fn sync_names(&mut self, dir: Ino) {
         let mut touched = HashSet::new();

@@ -2,6 +2,8 @@
 
 use super::bytes::{PAGE, SECTOR};
 use super::names::{Disk, ROOT};
+use super::power::{Fault, Kind, Power};
+use rustix::io::Errno;
 
 const SEEDS: u64 = 200;
 
@@ -128,4 +130,45 @@ fn names_are_durable_after_their_directorys_fsync_and_not_before() {
 fn one_seed_makes_one_cut() {
     let once = || cuts(|disk, ino| disk.write(ino, 1000, &[2; 3 * PAGE]).unwrap());
     assert_eq!(once(), once());
+}
+
+/// As kernels do since 2018, and did before: what could not be written is clean, still reads, and is on no disk.
+#[test]
+fn what_a_failed_fsync_lost_no_later_fsync_writes() {
+    for seed in 0..SEEDS {
+        let (disk, ino) = with_file();
+        let power = Power::new(disk);
+        power.run(Kind::Change, |disk| disk.write(ino, 0, &[2; PAGE])).unwrap();
+        power.fail(Some(Fault::Sync));
+        power.run(Kind::Sync(ino), |disk| disk.sync(ino)).unwrap_err();
+        assert_eq!(power.faults(), 1);
+        power.fail(None);
+        assert_eq!(power.run(Kind::Read, |disk| disk.read(ino, 0, PAGE)).unwrap(), [2; PAGE]);
+        power.run(Kind::Change, |disk| disk.write(ino, PAGE as u64, &[3; PAGE])).unwrap();
+        power.run(Kind::Sync(ino), |disk| disk.sync(ino)).unwrap();
+        let mut left = power.take().unwrap().cut(seed);
+        assert_eq!(left.read(ino, 0, PAGE).unwrap(), [1; PAGE]);
+        assert_eq!(left.read(ino, PAGE as u64, PAGE).unwrap(), [3; PAGE]);
+    }
+}
+
+#[test]
+fn a_disk_fails_in_what_it_is_told_to_fail_in() {
+    let (disk, ino) = with_file();
+    let power = Power::new(disk);
+    let tried = |power: &Power| {
+        [Kind::Look, Kind::Read, Kind::Change, Kind::Sync(ino)].map(|kind| power.run(kind, |_| Ok(())).err())
+    };
+    let (io, rofs) = (Some(Errno::IO), Some(Errno::ROFS));
+    for (fault, comes_to) in [
+        (Fault::Sync, [None, None, None, io]),
+        (Fault::Write, [None, None, io, None]),
+        (Fault::Read, [None, io, None, None]),
+        (Fault::ReadOnly, [None, None, rofs, rofs]),
+    ] {
+        power.fail(Some(fault));
+        assert_eq!(tried(&power), comes_to, "{fault:?}");
+    }
+    power.fail(None);
+    assert_eq!(tried(&power), [None; 4]);
 }

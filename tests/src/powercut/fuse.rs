@@ -35,18 +35,22 @@ const SEEK_HOLE: i32 = 4;
 #[derive(Debug)]
 pub(super) struct Fuse {
     power: Arc<Power>,
+    /// How files are open: with the kernel's cache, or without one.
+    open: FopenFlags,
     /// Directories as they were when they were opened: a name that is removed meanwhile moves no other.
     listings: Mutex<HashMap<u64, Vec<Listed>>>,
     next_listing: AtomicU64,
 }
 
 impl Fuse {
-    pub(super) fn new(power: Arc<Power>) -> Self {
-        Self { power, listings: Mutex::default(), next_listing: AtomicU64::new(1) }
+    /// Without a cache every read comes to the disk.
+    pub(super) fn new(power: Arc<Power>, cached: bool) -> Self {
+        let open = if cached { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::FOPEN_DIRECT_IO };
+        Self { power, open, listings: Mutex::default(), next_listing: AtomicU64::new(1) }
     }
 
     fn look<T>(&self, operation: impl FnOnce(&mut Disk) -> Outcome<T>) -> Result<T, Errno> {
-        self.power.run(Kind::Read, operation).map_err(errno)
+        self.power.run(Kind::Look, operation).map_err(errno)
     }
 
     fn change<T>(&self, operation: impl FnOnce(&mut Disk) -> Outcome<T>) -> Result<T, Errno> {
@@ -55,6 +59,13 @@ impl Fuse {
 
     fn done(&self, reply: ReplyEmpty, operation: impl FnOnce(&mut Disk) -> Outcome<()>) {
         match self.change(operation) {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(error),
+        }
+    }
+
+    fn sync(&self, ino: INodeNo, reply: ReplyEmpty) {
+        match self.power.run(Kind::Sync(ino.0), |disk| disk.sync(ino.0)).map_err(errno) {
             Ok(()) => reply.ok(),
             Err(error) => reply.error(error),
         }
@@ -186,7 +197,7 @@ impl Filesystem for Fuse {
     }
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+        reply.opened(FileHandle(0), self.open);
     }
 
     fn read(
@@ -200,7 +211,7 @@ impl Filesystem for Fuse {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        match self.look(|disk| disk.read(ino.0, offset, size as usize)) {
+        match self.power.run(Kind::Read, |disk| disk.read(ino.0, offset, size as usize)).map_err(errno) {
             Ok(data) => reply.data(&data),
             Err(error) => reply.error(error),
         }
@@ -230,11 +241,11 @@ impl Filesystem for Fuse {
     }
 
     fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        self.done(reply, |disk| disk.sync(ino.0));
+        self.sync(ino, reply);
     }
 
     fn fsyncdir(&self, _: &Request, ino: INodeNo, _: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        self.done(reply, |disk| disk.sync(ino.0));
+        self.sync(ino, reply);
     }
 
     fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
@@ -287,8 +298,7 @@ impl Filesystem for Fuse {
         };
         match self.change(make) {
             Ok(made) => {
-                let flags = FopenFlags::FOPEN_KEEP_CACHE;
-                reply.created(&FOR_EVER, &attr(made), Generation(0), FileHandle(0), flags);
+                reply.created(&FOR_EVER, &attr(made), Generation(0), FileHandle(0), self.open);
             }
             Err(error) => reply.error(error),
         }

@@ -25,7 +25,7 @@ mod fuse;
 pub mod mount;
 
 pub use mount::{Mounted, obstacle};
-pub use slice_system::disk::{Disk, Power};
+pub use slice_system::disk::{Disk, Fault, Power};
 
 #[cfg(test)]
 mod tests;

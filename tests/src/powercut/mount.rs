@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fuser::{Config, Session, SessionACL};
@@ -18,19 +18,29 @@ use crate::error::{Doing, Error};
 
 const DEVICE: &str = "/dev/fuse";
 
-/// A disk in a directory of its own, until its power is cut.
+/// A disk in a directory, until its power is cut.
 #[derive(Debug)]
 pub struct Mounted {
-    dir: TempDir,
+    at: PathBuf,
+    /// A directory of its own, if it has one.
+    _own: Option<TempDir>,
     power: Arc<Power>,
 }
 
 impl Mounted {
-    /// Mounts a disk. For root alone, and without any helper: the device is opened and mounted here.
+    /// Mounts a disk on a directory of its own. For root alone, and without any helper: the device is opened and mounted here.
     pub fn new(disk: Disk) -> Result<Self, Error> {
-        let power = Arc::new(Power::new(disk));
         let dir = tempfile::Builder::new().prefix("slice-power-").tempdir();
         let dir = dir.doing(|| "making a directory to mount on".to_owned())?;
+        let at = dir.path().to_owned();
+        let mut mounted = Self::at(&at, disk, true)?;
+        mounted._own = Some(dir);
+        Ok(mounted)
+    }
+
+    /// Mounts a disk on this directory. `cached`: the kernel may read from its own memory what it has read or written before.
+    pub fn at(at: &Path, disk: Disk, cached: bool) -> Result<Self, Error> {
+        let power = Arc::new(Power::new(disk));
         let device = rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
         let device = device.map_err(io::Error::from).doing(|| format!("opening {DEVICE}"))?;
         let (user, group) = (rustix::process::getuid(), rustix::process::getgid());
@@ -42,13 +52,13 @@ impl Mounted {
         );
         let told = CString::new(told).map_err(io::Error::from).doing(|| "mount options".to_owned())?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV;
-        let mounted = rustix::mount::mount("slice-power", dir.path(), "fuse", flags, told.as_c_str());
+        let mounted = rustix::mount::mount("slice-power", at, "fuse", flags, told.as_c_str());
         mounted
             .map_err(io::Error::from)
-            .doing(|| format!("mounting a FUSE file system on {}", dir.path().display()))?;
-        let mounted = Self { dir, power: Arc::clone(&power) };
+            .doing(|| format!("mounting a FUSE file system on {}", at.display()))?;
+        let mounted = Self { at: at.to_owned(), _own: None, power: Arc::clone(&power) };
         // Its thread ends when the last file on it is closed.
-        let session = Session::from_fd(Fuse::new(power), device, SessionACL::All, Config::default());
+        let session = Session::from_fd(Fuse::new(power, cached), device, SessionACL::All, Config::default());
         let session = session.doing(|| "speaking to the kernel".to_owned())?;
         drop(session.spawn().doing(|| "starting the file system's thread".to_owned())?);
         Ok(mounted)
@@ -56,7 +66,7 @@ impl Mounted {
 
     /// Its root.
     pub fn path(&self) -> &Path {
-        self.dir.path()
+        &self.at
     }
 
     /// Its switch.
@@ -76,8 +86,8 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         self.power.take();
         // Lazily: a server that is going down may still have files open.
-        if let Err(error) = rustix::mount::unmount(self.dir.path(), UnmountFlags::DETACH) {
-            eprintln!("{} stays mounted: {error}", self.dir.path().display());
+        if let Err(error) = rustix::mount::unmount(&self.at, UnmountFlags::DETACH) {
+            eprintln!("{} stays mounted: {error}", self.at.display());
         }
     }
 }

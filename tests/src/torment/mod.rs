@@ -12,7 +12,9 @@
 //! | [`names`] | makes, moves, links and removes names; knows what must be there |
 //! | [`bytes`] | writes, commits, truncates files; sends again what a changed verifier calls lost |
 //! | [`disk`] | a small disk under one server |
+//! | [`doubt`] | a client that is told errors, and knows what they leave in doubt |
 //! | [`race`] | clients that want the same name: one of them gets it, once |
+//! | [`rival`] | the same race against a stock client's programs |
 //! | [`tormentor`] | SIGKILL, SIGSTOP, connections cut, from a seed |
 //! | [`work`] | all of it together on one ensemble |
 #![allow(
@@ -26,9 +28,11 @@
 
 pub mod bytes;
 pub mod disk;
+pub mod doubt;
 pub mod hard;
 pub mod names;
 pub mod race;
+pub mod rival;
 pub mod tormentor;
 pub mod work;
 
@@ -38,6 +42,12 @@ pub use tormentor::Tormentor;
 pub use work::Work;
 
 use std::time::Duration;
+
+/// A number from the environment: seeds and lengths.
+#[must_use]
+pub fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|v| v.parse().ok())
+}
 
 /// Between two looks at what tells nobody when it changes: a port, a file that another process rewrites.
 pub const LOOK: Duration = Duration::from_millis(20);

@@ -30,7 +30,7 @@ pub enum Deed {
     Stop(&'static str),
     /// A client's connection breaks.
     CutClient,
-    /// All connections of a server of this role to other servers break.
+    /// All connections of a server of this role break: to other servers, to clients.
     CutServer(&'static str),
 }
 
@@ -62,7 +62,8 @@ impl Tormentor {
         deck.extend([Deed::CutClient; 4]);
         deck.extend(["proxy", "dirserver"].map(Deed::Kill));
         if self.cuts_servers {
-            deck.extend(ROLES[1..].iter().copied().map(Deed::CutServer));
+            // A µproxy's are those of all clients, also of one that has no hard mount here.
+            deck.extend(ROLES.map(Deed::CutServer));
         }
         deck.shuffle(&mut self.rng);
         deck

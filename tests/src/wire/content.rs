@@ -17,8 +17,10 @@ pub const MOST: usize = 1 << 20;
 /// Bytes that differ at every offset and in every round, and are never zero.
 #[must_use]
 pub fn pattern(round: u64, offset: u64, len: usize) -> Vec<u8> {
-    let byte =
-        |at: u64| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23) ^ round).to_le_bytes()[3] | 1;
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    // Of the product, because a round's own low bits are in no byte that is looked at.
+    let round = round.wrapping_mul(ODD);
+    let byte = |at: u64| (at.wrapping_mul(ODD).rotate_left(23) ^ round).to_le_bytes()[3] | 1;
     (0..len as u64).map(|i| byte(offset + i)).collect()
 }
 

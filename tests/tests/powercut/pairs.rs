@@ -30,7 +30,7 @@ pub struct Pairs {
 
 const COUNTER: &[u8] = b"counter";
 
-fn stamp() -> StoreStamp {
+pub fn stamp() -> StoreStamp {
     StoreStamp { ensemble: EnsembleId(1), server: ServerId(1), role: Place::Dir, format: 1 }
 }
 

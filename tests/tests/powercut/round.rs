@@ -106,7 +106,7 @@ impl Life {
     }
 }
 
-fn seed() -> u64 {
+pub fn seed() -> u64 {
     let given = std::env::var("SLICE_POWER_SEED").ok().map(|seed| seed.parse().expect("SLICE_POWER_SEED"));
     given.unwrap_or_else(rand::random)
 }

@@ -5,8 +5,9 @@ use slice_proto::ids::Xid;
 use slice_proto::nfs3::types::DirOp;
 use slice_proto::nfs3::{
     CommitArgs, CommitOk, CommitRes, CreateArgs, CreateHow, CreateOk, Fattr3, GetattrArgs, GetattrRes,
-    LookupArgs, LookupOk, MkdirArgs, NfsStat3, PostOpAttr, Proc3, ReadArgs, ReadRes, RenameArgs, RenameRes,
-    Res3, Sattr3, SetattrArgs, SetattrRes, StableHow, WccData, WriteArgs, WriteOk, WriteRes,
+    LookupArgs, LookupOk, MkdirArgs, NfsStat3, PostOpAttr, Proc3, ReadArgs, ReadRes, RemoveArgs, RemoveRes,
+    RenameArgs, RenameRes, Res3, Sattr3, SetattrArgs, SetattrRes, StableHow, WccData, WriteArgs, WriteOk,
+    WriteRes,
 };
 use slice_proto::rpc_msg::{Cred, ReplyHeader, ReplyStatus, peek_xid, program, version};
 use slice_proto::xdr::{Decode, Encode, Reader};
@@ -28,7 +29,12 @@ pub struct Client {
 
 impl Client {
     pub fn new(at: watch::Receiver<SocketAddr>) -> Self {
-        Self { at: RefCell::new(at), raw: RefCell::default(), xid: Cell::new(1) }
+        Self::counting_from(at, 1)
+    }
+
+    /// One of several: all have one address, so that only their transaction ids tell them apart.
+    pub fn counting_from(at: watch::Receiver<SocketAddr>, xid: u32) -> Self {
+        Self { at: RefCell::new(at), raw: RefCell::default(), xid: Cell::new(xid) }
     }
 
     /// A call of root's with the next xid.
@@ -115,8 +121,19 @@ impl Client {
         self.call::<RenameRes>(Proc3::Rename, &args).await.into_result().unwrap();
     }
 
+    pub async fn remove(&self, dir: &[u8], name: &[u8]) {
+        let args = RemoveArgs { object: DirOp { dir, name } };
+        self.call::<RemoveRes>(Proc3::Remove, &args).await.into_result().unwrap();
+    }
+
     pub async fn set_size(&self, fh: &[u8], size: u64) {
         let attr = Sattr3 { size: Some(size), ..Sattr3::default() };
+        let args = SetattrArgs { object: fh, attr, guard: None };
+        self.call::<SetattrRes>(Proc3::Setattr, &args).await.into_result().unwrap();
+    }
+
+    pub async fn set_mode(&self, fh: &[u8], mode: u32) {
+        let attr = Sattr3 { mode: Some(mode), ..Sattr3::default() };
         let args = SetattrArgs { object: fh, attr, guard: None };
         self.call::<SetattrRes>(Proc3::Setattr, &args).await.into_result().unwrap();
     }

@@ -13,6 +13,7 @@ use slice_proto::peer::hello::{MAX_WIRE_VERSION, MIN_WIRE_VERSION};
 use slice_proto::secret::Identity;
 use slice_proto::table::{NamePolicy, Placement, RoutingTable, Volume};
 use slice_proxy::{Export, Exports, Proxy, ProxyConfig, Space, Squash};
+use slice_rpc::clock::Clock;
 use slice_rpc::tables::{Tables, TablesSender, tables};
 use slice_rpc::{Directory, Me, Options, Service, SystemClock, Target, Workers, serve};
 use slice_smallfile::{SmallConfig, SmallFileStore};
@@ -22,6 +23,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -30,6 +32,8 @@ pub const DIRS: [ServerId; 3] = [ServerId(11), ServerId(12), ServerId(13)];
 pub const SMALL: ServerId = ServerId(21);
 pub const BLOCKS: [ServerId; 2] = [ServerId(31), ServerId(32)];
 pub const PROXY: ServerId = ServerId(41);
+/// A second way in, which is started only for who asks for it.
+pub const SECOND_PROXY: ServerId = ServerId(42);
 const CHECKER: ServerId = ServerId(99);
 
 /// All servers; the µproxy has no store and comes last.
@@ -95,8 +99,24 @@ pub struct Ensemble {
     tables: Tables,
     directories: BTreeMap<ServerId, Directory>,
     lives: BTreeMap<ServerId, Life>,
-    /// Where the µproxy is.
-    front: watch::Sender<SocketAddr>,
+    /// Where the µproxies are.
+    fronts: BTreeMap<ServerId, watch::Sender<SocketAddr>>,
+    /// Each server's machine has a clock of its own.
+    pub clocks: BTreeMap<ServerId, Arc<Hands>>,
+}
+
+/// A machine's clock: by how much it is wrong.
+#[derive(Default)]
+pub struct Hands(pub AtomicI64);
+
+impl Clock for Hands {
+    fn now_ns(&self) -> u64 {
+        SystemClock.now_ns().saturating_add_signed(self.0.load(Ordering::SeqCst))
+    }
+
+    fn monotonic_ns(&self) -> u64 {
+        SystemClock.monotonic_ns()
+    }
 }
 
 /// A directory for stores: in memory where there is one, because what is tested here is no disk.
@@ -163,8 +183,9 @@ impl Ensemble {
     /// Formats an ensemble, and starts everything.
     pub async fn new(policy: NamePolicy) -> Self {
         let (sender, tables) = tables();
-        let directories =
-            ALL.into_iter().chain([CHECKER]).map(|id| (id, Directory::new(Some(me(id))))).collect();
+        let all = ALL.into_iter().chain([SECOND_PROXY, CHECKER]);
+        let directories = all.clone().map(|id| (id, Directory::new(Some(me(id))))).collect();
+        let nowhere = || watch::Sender::new(SocketAddr::from(([127, 0, 0, 1], 9)));
         let mut e = Self {
             dir: store_dir(),
             wire: Wire::default(),
@@ -174,7 +195,8 @@ impl Ensemble {
             tables,
             directories,
             lives: BTreeMap::new(),
-            front: watch::Sender::new(SocketAddr::from(([127, 0, 0, 1], 9))),
+            fronts: [PROXY, SECOND_PROXY].map(|id| (id, nowhere())).into(),
+            clocks: all.map(|id| (id, Arc::default())).collect(),
         };
         e.form().await;
         for id in [COORDINATOR, PROXY] {
@@ -261,12 +283,12 @@ impl Ensemble {
         }
     }
 
-    fn proxy_config() -> ProxyConfig {
+    fn proxy_config(id: ServerId) -> ProxyConfig {
         ProxyConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             portmap: None,
             identity: identity(),
-            id: PROXY,
+            id,
             exports: Exports(vec![Export { squash: Squash::None, ..Export::default() }]),
             space: Arc::new(Space::default()),
         }
@@ -275,7 +297,7 @@ impl Ensemble {
     /// Opens a server on a thread of its own. `None` if its store is still locked.
     async fn open(&self, id: ServerId, workers: &Workers) -> Option<Running> {
         let (tables, directory, clock) =
-            (self.tables.clone(), self.directories[&id].clone(), Arc::new(SystemClock));
+            (self.tables.clone(), self.directories[&id].clone(), Arc::clone(&self.clocks[&id]));
         // One place where all four say the same thing.
         macro_rules! opened {
             ($make:expr, $error:path, $kind:path) => {
@@ -311,7 +333,7 @@ impl Ensemble {
                 opened!(open(), slice_coordinator::Error::Store, Running::Coordinator)
             }
             Role::Proxy | Role::Admin => {
-                Some(Running::Proxy(Proxy::new(Self::proxy_config(), tables, directory, clock).unwrap()))
+                Some(Running::Proxy(Proxy::new(Self::proxy_config(id), tables, directory, clock).unwrap()))
             }
         }
     }
@@ -328,7 +350,7 @@ impl Ensemble {
             }
         };
         if let Running::Proxy(proxy) = &server {
-            self.front.send_replace(proxy.start(&workers).unwrap());
+            self.fronts[&id].send_replace(proxy.start(&workers).unwrap());
         }
         server.run(&workers);
         if let Some(service) = server.service() {
@@ -372,7 +394,12 @@ impl Ensemble {
 
     /// Where the µproxy is, and will be.
     pub fn front(&self) -> watch::Receiver<SocketAddr> {
-        self.front.subscribe()
+        self.front_of(PROXY)
+    }
+
+    /// The same of one of the two.
+    pub fn front_of(&self, proxy: ServerId) -> watch::Receiver<SocketAddr> {
+        self.fronts[&proxy].subscribe()
     }
 
     /// Hands a message that was stopped, and whose sender is dead, to its receiver.

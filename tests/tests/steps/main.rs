@@ -15,6 +15,7 @@
 //! | `ensemble` | servers that are killed and started again |
 //! | `wire` | who said what to whom, and stops at a message |
 //! | `client` | a client that sends the same record until it is answered |
+//! | `clocks` | no fault but clocks: each server's leaps by hours and days under the work of several clients |
 //! | `names` | names and directories whose servers are known beforehand |
 //! | `play` | the operations: what they need, their record, what must be true afterwards |
 //! | `table` | records the messages, runs the steps, prints the table |
@@ -29,12 +30,19 @@
 )]
 
 mod client;
+mod clocks;
 mod ensemble;
 mod names;
 mod play;
 mod table;
 mod verify;
 mod wire;
+
+/// Clients through two µproxies notice each other's changes, whatever clocks say.
+#[test]
+fn clocks_leap_and_nobody_notices() {
+    clocks::run();
+}
 
 /// No step is left out.
 #[test]

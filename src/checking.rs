@@ -41,7 +41,11 @@ pub async fn run(args: CheckArgs) -> Result<()> {
         let mut said = Vec::new();
         // As it happens: a repair is told of even if what comes after fails.
         let mut say = |line: String| {
-            if args.json { said.push(line) } else { said.extend(print_out(&format!("{line}\n")).err().map(|e| e.to_string())) }
+            if args.json {
+                said.push(line)
+            } else {
+                said.extend(print_out(&format!("{line}\n")).err().map(|e| e.to_string()))
+            }
         };
         let mended = mend(&directory, &table, &identity, client, &options, &mut say);
         let mut mended = mended.await.map_err(Error::Check)?;

@@ -7,9 +7,7 @@ use crate::server::Inner;
 use crate::tx::talk::{RETRY, ask};
 use futures_util::future::join_all;
 use slice_proto::ids::{Epoch, FileId, IntentionId, Role, ServerId, Site};
-use slice_proto::peer::data::{
-    DataRes, ExtendArgs, ObjectsRes, PurgeArgs, Sites, StatArgs, TruncateArgs,
-};
+use slice_proto::peer::data::{DataRes, ExtendArgs, ObjectsRes, PurgeArgs, Sites, StatArgs, TruncateArgs};
 use slice_proto::peer::intent::{CompleteArgs, Intent, IntentKind, LogArgs, LogRes, MAX_COMPLETED};
 use slice_proto::peer::repair::Held;
 use slice_proto::peer::{PeerProc, PrivateStatus};
@@ -125,7 +123,8 @@ pub(crate) async fn extend(inner: &Arc<Inner>, file: FileId, epoch: Epoch, size:
 pub(crate) async fn fence(inner: &Arc<Inner>, file: FileId, epoch: Epoch, reach: u64) -> bool {
     let routes = inner.routes();
     let table = routes.epoch();
-    let done = |server, res: Result<DataRes, _>| judge(server, res.map(|r| (r.status, r.epoch))) == Some(epoch);
+    let done =
+        |server, res: Result<DataRes, _>| judge(server, res.map(|r| (r.status, r.epoch))) == Some(epoch);
     let Some(small) = routes.table.owner(Role::Small, small_site(file)) else { return false };
     let args = ExtendArgs { table, file, epoch, size: 0, durable: true };
     if !done(small, ask(inner, small, PeerProc::Extend, &args).await) {

@@ -78,12 +78,7 @@ impl From<Missing> for Not {
 }
 
 fn seen(file: FileId, rec: &AttrRec) -> Seen {
-    Seen {
-        attr: attr_info(file, rec),
-        ctime_ns: rec.ctime_ns,
-        volume: rec.volume,
-        policy: rec.policy,
-    }
+    Seen { attr: attr_info(file, rec), ctime_ns: rec.ctime_ns, volume: rec.volume, policy: rec.policy }
 }
 
 /// Waits until a call by `table` about `site` can be judged: whether it is for this server (I4), and settled enough to repair.
@@ -180,8 +175,7 @@ async fn run(inner: &Arc<Inner>, RepairArgs { table, repair }: RepairArgs) -> Re
 
 /// Where a name stands, as operations find it.
 fn at(r: &NameRepair) -> At<'_> {
-    let dir =
-        Handle { ftype: FType3::Dir as u8, volume: r.volume, policy: 0, file: r.dir, snapshot: 0 };
+    let dir = Handle { ftype: FType3::Dir as u8, volume: r.volume, policy: 0, file: r.dir, snapshot: 0 };
     At { dir, name: &r.name }
 }
 
@@ -222,8 +216,7 @@ fn make(inner: &Inner, r: &MakeRepair) -> Result<Ticket, Not> {
         if attempt.attr(r.dir)?.is_some() {
             return Err(Not::Void);
         }
-        let mut rec =
-            AttrRec::new(FType3::Dir, r.volume, r.policy, r.mode, r.uid, r.gid, inner.now_ns());
+        let mut rec = AttrRec::new(FType3::Dir, r.volume, r.policy, r.mode, r.uid, r.gid, inner.now_ns());
         (rec.nlink, rec.parent, rec.entries) = (r.nlink, r.parent, r.entries);
         // It was read, and so has an image.
         Ok(attempt.stage(Change::Set(r.dir, Box::new(rec)))?)

@@ -224,9 +224,7 @@ fn private(
             later(xid, repair::inspect(shared(), args))
         }
         // Servers and µproxies have no business with it, whatever they believe.
-        PeerProc::Repair if !admin => {
-            answer(out, xid, &RepairRes { status: NfsStat3::PERM.0, done: false })
-        }
+        PeerProc::Repair if !admin => answer(out, xid, &RepairRes { status: NfsStat3::PERM.0, done: false }),
         PeerProc::Repair => {
             let args = RepairArgs::decode(r).map_err(garbage)?;
             later(xid, repair::repair(shared(), args))

@@ -56,7 +56,11 @@ impl Asked {
         T::decode(&mut Reader::at(&reply, header.body_at)).map(Some).map_err(Error::garbled(role, server))
     }
 
-    pub(super) async fn call<T: for<'a> Decode<'a>>(&self, proc: PeerProc, args: &impl Encode) -> Result<T, Error> {
+    pub(super) async fn call<T: for<'a> Decode<'a>>(
+        &self,
+        proc: PeerProc,
+        args: &impl Encode,
+    ) -> Result<T, Error> {
         let Self { role, server, .. } = *self;
         let missing = || Error::Garbled { role, server, why: format!("it does not have {proc:?}") };
         self.try_call(proc, args).await?.ok_or_else(missing)

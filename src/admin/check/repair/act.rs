@@ -64,9 +64,9 @@ impl<'a> Actor<'a> {
     pub async fn act(&mut self, repair: &Repair, facts: &Facts<'_>) -> Result<Outcome, Error> {
         match repair {
             Repair::At(Home::Name(r)) => {
-                if let Some(file) = r.from
-                    && self.changed(file, facts).await?
-                {
+                // Whom it stands for was looked at, or else what it stands in.
+                let known = r.from.filter(|file| facts.looked_at(*file)).unwrap_or(r.dir);
+                if self.changed(known, facts).await? {
                     return Ok(Outcome::Void);
                 }
                 self.name(r).await
@@ -91,8 +91,12 @@ impl<'a> Actor<'a> {
                     return Ok(Outcome::Void);
                 }
                 let Some(asked) = self.servers.get(*role, *server) else { return Ok(Outcome::Void) };
-                let args =
-                    PurgeArgs { table: self.table.epoch, sites: Sites::default(), file: *file, epoch: *epoch };
+                let args = PurgeArgs {
+                    table: self.table.epoch,
+                    sites: Sites::default(),
+                    file: *file,
+                    epoch: *epoch,
+                };
                 let res: DataRes = asked.call(PeerProc::Purge, &args).await?;
                 Ok(outcome(res.status, true))
             }
@@ -179,7 +183,8 @@ impl<'a> Actor<'a> {
         self.xid += 1;
         let xid = Xid(self.xid);
         let mut w = BytesMut::new();
-        let cred = AuthSys { stamp: 0, machine: b"admin", cred: Cred { uid: 0, gid: 0, gids: Gids::new(&[]) } };
+        let cred =
+            AuthSys { stamp: 0, machine: b"admin", cred: Cred { uid: 0, gid: 0, gids: Gids::new(&[]) } };
         encode_call(&mut w, xid, program::NFS, version::NFS3, proc as u32, &cred);
         args.encode(&mut w);
         let trailer =

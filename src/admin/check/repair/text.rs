@@ -24,7 +24,11 @@ impl fmt::Display for Repair {
                         write!(f, "the name {name:?} in directory {dir}, of file {from}, is removed")
                     }
                     (_, Some(to)) => {
-                        write!(f, "the name {name:?} in directory {dir} stands for file {}, once, as type {}", to.file, to.ftype)
+                        write!(
+                            f,
+                            "the name {name:?} in directory {dir} stands for file {}, once, as type {}",
+                            to.file, to.ftype
+                        )
                     }
                     (None, None) => write!(f, "the name {name:?} in directory {dir} stays away"),
                 }

@@ -10,6 +10,7 @@
 )]
 
 #[path = "../tests/repair/damage.rs"]
+#[allow(dead_code, reason = "not every damage is measured")]
 mod damage;
 
 use damage::Stores;

@@ -218,8 +218,8 @@ pub(super) fn cases() -> Vec<Case> {
         (
             "a cycle",
             |w| {
-                let sub = w.entries.iter_mut().find(|(_, e)| e.name == "sub").unwrap();
-                sub.1.dir = SUB;
+                w.entries.retain(|(_, e)| e.name != "sub");
+                w.name(SUB, "sub", SUB, FType3::Dir);
                 w.attr(SUB).parent = SUB;
                 w.attr(SUB).entries = 4;
                 w.attr(SUB).nlink = 3;

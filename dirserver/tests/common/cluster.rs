@@ -37,6 +37,8 @@ pub struct Cluster {
     pub sender: TablesSender,
     tables: Tables,
     pub directory: Directory,
+    /// As `directory`, of one who may repair.
+    admin: Directory,
     directories: Vec<Directory>,
     lives: Vec<Option<Life>>,
     pub doors: Vec<Door>,
@@ -99,6 +101,7 @@ impl Cluster {
         let fake = Arc::<Fake>::default();
         let fakes = Workers::start("fake", 1).unwrap();
         let directory = Directory::new(Some(me(Role::Proxy, ME)));
+        let admin = Directory::new(Some(me(Role::Admin, ME)));
         let directories: Vec<_> =
             (0..n as u64).map(|i| Directory::new(Some(me(Role::Dir, ServerId(1 + i))))).collect();
         let mut data = Vec::new();
@@ -114,6 +117,7 @@ impl Cluster {
             sender,
             tables,
             directory,
+            admin,
             directories,
             lives: (0..n).map(|_| None).collect(),
             doors: vec![Door::default(); n].iter().map(|_| Door::default()).collect(),
@@ -136,6 +140,11 @@ impl Cluster {
 
     pub fn view(&self) -> View {
         View { directory: self.directory.clone(), table: self.table.clone() }
+    }
+
+    /// For a client that may repair.
+    pub fn admin(&self) -> View {
+        View { directory: self.admin.clone(), table: self.table.clone() }
     }
 
     /// Data servers and coordinator cannot be reached.
@@ -188,7 +197,7 @@ impl Cluster {
             Arc::new(Guarded { door: self.doors[i].clone(), service: Arc::clone(&server) as _ });
         let options = Options::peers(me(Role::Dir, id));
         let listener = serve(&workers, "127.0.0.1:0".parse().unwrap(), service, options).unwrap();
-        for d in self.directories.iter().chain([&self.directory]) {
+        for d in self.directories.iter().chain([&self.directory, &self.admin]) {
             d.set(id, Target::Socket(listener.local_addr()));
         }
         self.lives[i] = Some(Life { workers, server });

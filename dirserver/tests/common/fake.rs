@@ -5,7 +5,9 @@ use bytes::BytesMut;
 use parking_lot::Mutex;
 use slice_proto::ids::{Epoch, FileId, IntentionId, TableEpoch};
 use slice_proto::peer::PeerProc;
-use slice_proto::peer::data::{DataRes, ExtendArgs, PurgeArgs, TruncateArgs};
+use slice_proto::peer::data::{
+    DataRes, ExtendArgs, ObjectInfo, ObjectsRes, PurgeArgs, StatArgs, TruncateArgs,
+};
 use slice_proto::peer::dir::{DirRes, HoldArgs, HoldMode};
 use slice_proto::peer::intent::{CompleteArgs, Intent, LogArgs, LogRes};
 use slice_proto::rpc_msg::{CallHeader, encode_success};
@@ -110,6 +112,20 @@ impl Known {
                     o.size = o.size.max(a.size);
                 }
                 DataRes { status: 0, epoch: o.epoch, table: TableEpoch(1) }.encode(w);
+            }
+            PeerProc::Stat => {
+                let file = StatArgs::decode(r).unwrap().file;
+                // As a small-file server shows it.
+                let info = |o: Object| ObjectInfo {
+                    file,
+                    epoch: o.epoch,
+                    size: o.size,
+                    used: o.size,
+                    beyond: false,
+                    tombstone: o.tombstone,
+                };
+                ObjectsRes { status: 0, objects: self.object(file).map(info).into_iter().collect() }
+                    .encode(w);
             }
             PeerProc::IntentLog => {
                 let a = LogArgs::decode(r).unwrap();

@@ -20,13 +20,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Server `nth` of a role in the made-up ensemble.
-fn server(role: Role, nth: u64) -> ServerId {
+pub(super) fn server(role: Role, nth: u64) -> ServerId {
     ServerId(role as u64 * 10 + nth)
 }
 
-const ROOT: FileId = FileId(1);
+pub(super) const ROOT: FileId = FileId(1);
 
-fn table() -> RoutingTable {
+pub(super) fn table() -> RoutingTable {
     let sites = |role| (0..SITES_PER_ROLE as u64).map(|s| vec![server(role, s % 2)]).collect();
     let entry = |role, nth| (server(role, nth), ServerEntry { role, address: String::new() });
     let volume = Volume {
@@ -55,28 +55,28 @@ fn table() -> RoutingTable {
 
 /// What all servers hold.
 #[derive(Clone, Default)]
-struct World {
-    attrs: BTreeMap<(ServerId, FileId), AttrInfo>,
-    entries: Vec<(ServerId, EntryInfo)>,
-    objects: BTreeMap<(ServerId, FileId), ObjectInfo>,
+pub(super) struct World {
+    pub(super) attrs: BTreeMap<(ServerId, FileId), AttrInfo>,
+    pub(super) entries: Vec<(ServerId, EntryInfo)>,
+    pub(super) objects: BTreeMap<(ServerId, FileId), ObjectInfo>,
 }
 
 impl World {
-    fn attr(&mut self, file: FileId) -> &mut AttrInfo {
+    pub(super) fn attr(&mut self, file: FileId) -> &mut AttrInfo {
         self.attrs.values_mut().find(|a| a.file == file).unwrap()
     }
 
-    fn entry(&mut self, name: &str) -> &mut EntryInfo {
+    pub(super) fn entry(&mut self, name: &str) -> &mut EntryInfo {
         self.entries.iter_mut().map(|(_, e)| e).find(|e| e.name == name.as_bytes()).unwrap()
     }
 
-    fn object(&mut self, role: Role, file: FileId) -> &mut ObjectInfo {
+    pub(super) fn object(&mut self, role: Role, file: FileId) -> &mut ObjectInfo {
         let mut all = self.objects.iter_mut();
         all.find(|((s, f), _)| *f == file && s.0 / 10 == role as u64).map(|(_, o)| o).unwrap()
     }
 
     /// Makes a name for a file, as CREATE, MKDIR or LINK would.
-    fn name(&mut self, dir: FileId, name: &str, file: FileId, ftype: FType3) {
+    pub(super) fn name(&mut self, dir: FileId, name: &str, file: FileId, ftype: FType3) {
         let hash = name_hash(5, dir, name.as_bytes());
         let child = Child { file, ftype: ftype as u32, policy: 0 };
         let cookie = cookie(hash, first_tie(hash));
@@ -84,7 +84,15 @@ impl World {
         self.entries.push((server(Role::Dir, hash % 2), EntryInfo { dir, cookie, name, child }));
     }
 
-    fn record(&mut self, file: FileId, ftype: FType3, nlink: u32, size: u64, parent: FileId, entries: u64) {
+    pub(super) fn record(
+        &mut self,
+        file: FileId,
+        ftype: FType3,
+        nlink: u32,
+        size: u64,
+        parent: FileId,
+        entries: u64,
+    ) {
         let ftype = ftype as u32;
         let reach = size.max(64 << 10).next_power_of_two();
         let epoch = Epoch(3);
@@ -92,14 +100,14 @@ impl World {
         self.attrs.insert((table().owner(Role::Dir, file.home()).unwrap(), file), info);
     }
 
-    fn hold(&mut self, role: Role, site: Site, file: FileId, size: u64, beyond: bool) {
+    pub(super) fn hold(&mut self, role: Role, site: Site, file: FileId, size: u64, beyond: bool) {
         let at = table().owner(role, site).unwrap();
         let info = ObjectInfo { file, epoch: Epoch(3), size, used: 4096, beyond, tombstone: false };
         self.objects.insert((at, file), info);
     }
 
     /// The lists, judged.
-    fn judge(&self) -> Report {
+    pub(super) fn judge(&self) -> Report {
         let table = table();
         let mut entries: Vec<_> = self.entries.iter().map(|(_, e)| e).collect();
         entries.sort_by_key(|e| (e.dir, e.cookie));
@@ -121,17 +129,17 @@ impl World {
     }
 }
 
-const SUB: FileId = FileId::new(Site(7), 9);
-const SMALL: FileId = FileId::new(Site(7), 10);
-const LARGE: FileId = FileId::new(Site(8), 3);
-const LINK: FileId = FileId::new(Site(9), 1);
-const EMPTY: FileId = FileId::new(Site(9), 2);
-const GONE: FileId = FileId::new(Site(9), 3);
-const NOBODY: FileId = FileId::new(Site(200), 1);
+pub(super) const SUB: FileId = FileId::new(Site(7), 9);
+pub(super) const SMALL: FileId = FileId::new(Site(7), 10);
+pub(super) const LARGE: FileId = FileId::new(Site(8), 3);
+pub(super) const LINK: FileId = FileId::new(Site(9), 1);
+pub(super) const EMPTY: FileId = FileId::new(Site(9), 2);
+pub(super) const GONE: FileId = FileId::new(Site(9), 3);
+pub(super) const NOBODY: FileId = FileId::new(Site(200), 1);
 const MIB: u64 = 1 << 20;
 
 /// `/sub/`, `/small` (also `/sub/small`), `/sub/large`, `/link`, `/sub/empty`, and what is left of a removed file.
-fn world() -> World {
+pub(super) fn world() -> World {
     let mut w = World::default();
     w.record(ROOT, FType3::Dir, 3, 4096, ROOT, 3);
     w.record(SUB, FType3::Dir, 2, 4096, ROOT, 3);
@@ -156,9 +164,9 @@ fn world() -> World {
 }
 
 /// A change of the world, and what is wrong then.
-type Case = (&'static str, fn(&mut World), Vec<Problem>);
+pub(super) type Case = (&'static str, fn(&mut World), Vec<Problem>);
 
-fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
     let small = table().owner(Role::Small, small_site(SMALL)).unwrap();
     let small_of_large = table().owner(Role::Small, small_site(LARGE)).unwrap();
     let small_of_gone = table().owner(Role::Small, small_site(GONE)).unwrap();
@@ -210,8 +218,8 @@ fn cases() -> Vec<Case> {
         (
             "a cycle",
             |w| {
-                let sub = w.entries.iter_mut().find(|(_, e)| e.name == "sub").unwrap();
-                sub.1.dir = SUB;
+                w.entries.retain(|(_, e)| e.name != "sub");
+                w.name(SUB, "sub", SUB, FType3::Dir);
                 w.attr(SUB).parent = SUB;
                 w.attr(SUB).entries = 4;
                 w.attr(SUB).nlink = 3;

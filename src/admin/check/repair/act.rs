@@ -64,9 +64,9 @@ impl<'a> Actor<'a> {
     pub async fn act(&mut self, repair: &Repair, facts: &Facts<'_>) -> Result<Outcome, Error> {
         match repair {
             Repair::At(Home::Name(r)) => {
-                if let Some(file) = r.from
-                    && self.changed(file, facts).await?
-                {
+                // Whom it stands for was looked at, or else what it stands in.
+                let known = r.from.filter(|file| facts.looked_at(*file)).unwrap_or(r.dir);
+                if self.changed(known, facts).await? {
                     return Ok(Outcome::Void);
                 }
                 self.name(r).await

@@ -132,6 +132,12 @@ impl<'t> Facts<'t> {
         self.objects.entry(info.file).or_default().push((role, server, info));
     }
 
+    /// Whether a file's record was looked at.
+    #[must_use]
+    pub fn looked_at(&self, file: FileId) -> bool {
+        self.records.contains_key(&file)
+    }
+
     /// A file's record; what was not looked at may be anything.
     #[must_use]
     pub fn of_record(&self, file: FileId) -> &Record {

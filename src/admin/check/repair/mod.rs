@@ -7,7 +7,7 @@
 //!  │   plan        what is to be done about each              pure
 //!  └── act         each compares with what was seen, and sets
 //! ```
-//! A round mends at most [`MAX_PROBLEMS`](super::judge::MAX_PROBLEMS), which bounds its memory; there are as many rounds as it takes.
+//! A round mends at most `judge::MAX_PROBLEMS` problems, which bounds its memory; there are as many rounds as it takes.
 
 mod act;
 mod facts;
@@ -123,7 +123,11 @@ pub async fn mend(
         });
         // Several problems of one record have the same repair.
         let mut seen = BTreeSet::new();
-        let repairs: Vec<Repair> = repairs.filter(|r| seen.insert(r.to_string())).cloned().collect();
+        let mut repairs: Vec<Repair> = repairs.filter(|r| seen.insert(r.to_string())).cloned().collect();
+        // What names amount to is counted when they are as they shall be, unless they do not become so.
+        if idle == 0 && repairs.iter().any(Repair::names) {
+            repairs.retain(|r| !r.counts());
+        }
         let waits = left.iter().any(|p| matches!(p.plan, Plan::Over | Plan::Later(_)));
         if idle == IDLE_ROUNDS || mended.rounds == MAX_ROUNDS || (repairs.is_empty() && !waits) {
             return Ok(Mended { report, left, ..mended });

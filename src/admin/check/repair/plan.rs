@@ -49,6 +49,20 @@ pub enum Repair {
     },
 }
 
+impl Repair {
+    /// Whether names, or what they stand for, are changed by it.
+    #[must_use]
+    pub const fn names(&self) -> bool {
+        matches!(self, Self::At(Home::Name(_) | Home::Make(_)) | Self::Adopt(_))
+    }
+
+    /// Whether it sets what names amount to.
+    #[must_use]
+    pub const fn counts(&self) -> bool {
+        matches!(self, Self::At(Home::Counts(_)))
+    }
+}
+
 const MISPLACED: &str = "two servers tell of it, or one that does not own its site: a server runs on another's store, or on one \
     that was restored alone; give each server its own --data, or restore the backup of the whole ensemble";
 const RECORD_LOST: &str = "its attribute record was lost, but not its bytes: restore the backup of the whole ensemble; or remove \
@@ -56,6 +70,10 @@ const RECORD_LOST: &str = "its attribute record was lost, but not its bytes: res
 const BURIED: &str = "its bytes are gone: remove the file, and bring it back from a backup";
 const MISFILED: &str = "the name stands where no look-up finds it: restore the backup of the whole ensemble";
 const WHOSE: &str = "it cannot be told to which volume it belongs: restore the backup of the whole ensemble";
+const UNSURE: &str = "its name and its record differ about what it is, and it has bytes: restore the backup of the whole \
+    ensemble; or remove the name, and repair again to free the bytes";
+const ROOT: &str =
+    "the record of the root says that it is no directory: restore the backup of the whole ensemble";
 const BUSY: &str = "it is about to change";
 
 /// What is to be done about a problem. Exhaustive: a new kind of problem needs a decision here.
@@ -133,7 +151,10 @@ fn nameless(facts: &Facts<'_>, file: FileId) -> Plan {
         Record::Is(seen) => seen,
         Record::Busy => return Plan::Later(BUSY),
     };
-    if facts.names_of(file).count > 0 || facts.root(file).is_some() {
+    if facts.root(file).is_some() {
+        return Plan::Leave(ROOT);
+    }
+    if facts.names_of(file).count > 0 {
         return Plan::Over;
     }
     match facts.table.volume(seen.volume) {
@@ -187,10 +208,18 @@ fn no_directory(facts: &Facts<'_>, dir: FileId) -> Plan {
 
 fn no_root(facts: &Facts<'_>, root: FileId) -> Plan {
     let Some(v) = facts.root(root) else { return Plan::Over };
+    if let Record::Is(seen) = facts.of_record(root)
+        && seen.attr.ftype != FType3::Dir as u32
+    {
+        return Plan::Leave(ROOT);
+    }
     made(facts, root, v.id, v.placement, root, (v.root_mode, v.root_uid, v.root_gid))
 }
 
 fn names_of_a_file(facts: &Facts<'_>, file: FileId) -> Plan {
+    if facts.root(file).is_some() {
+        return Plan::Leave(ROOT);
+    }
     match facts.of_record(file) {
         // Nothing is lost but the names, of which the report tells: files that have no other get one in lost+found.
         Record::Is(seen) if seen.attr.ftype != FType3::Dir as u32 => {
@@ -215,6 +244,9 @@ fn twice(names: &[Name]) -> Plan {
 }
 
 fn types(facts: &Facts<'_>, file: FileId) -> Plan {
+    if facts.any(|p| matches!(p, Problem::BytesOfNoFile { file: f, .. } if *f == file)) {
+        return Plan::Leave(UNSURE);
+    }
     match facts.of_record(file) {
         Record::Is(seen) => {
             let child = Child { file, ftype: seen.attr.ftype, policy: seen.policy };
@@ -346,6 +378,9 @@ fn purge(facts: &Facts<'_>, file: FileId, server: ServerId) -> Plan {
 }
 
 fn no_file(facts: &Facts<'_>, file: FileId, server: ServerId) -> Plan {
+    if facts.any(|p| matches!(p, Problem::TypeDiffers { file: f, .. } if *f == file)) {
+        return Plan::Leave(UNSURE);
+    }
     match facts.of_record(file) {
         Record::Is(seen) if seen.attr.ftype != FType3::Reg as u32 => purge(facts, file, server),
         Record::Is(_) | Record::Gone => Plan::Over,

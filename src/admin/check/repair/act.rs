@@ -1,10 +1,10 @@
 //! Carries repairs out.
 
+use super::super::ask::{Asked, Servers};
+use super::super::error::Error;
 use super::facts::{Facts, Record};
 use super::gather::inspect;
 use super::plan::Repair;
-use crate::admin::check::ask::{Asked, Servers};
-use crate::admin::check::error::Error;
 use bytes::{Bytes, BytesMut};
 use slice_proto::handle::KeyRing;
 use slice_proto::ids::{FileId, Role, ServerId, VolumeId, Xid};

@@ -6,11 +6,11 @@
 //! In this order: a record that is the same when it is repaired has not changed since before its names were counted, and nothing
 //! that the count saw was still on its way to the record.
 
+use super::super::ask::{Asked, Servers};
+use super::super::collect::{Options, names};
+use super::super::error::Error;
+use super::super::problem::Problem;
 use super::facts::{Facts, Record};
-use crate::admin::check::ask::{Asked, Servers};
-use crate::admin::check::collect::{Options, names};
-use crate::admin::check::error::Error;
-use crate::admin::check::problem::Problem;
 use slice_proto::ids::{FileId, Role};
 use slice_proto::peer::PeerProc;
 use slice_proto::peer::data::{ObjectsRes, StatArgs};

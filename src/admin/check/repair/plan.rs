@@ -4,8 +4,8 @@
 //! made to agree with the others, never a file's content guessed. What is repaired at one server may show a problem at another
 //! (a name that goes leaves a count behind), which the next look finds and repairs.
 
+use super::super::problem::Problem;
 use super::facts::{Facts, Name, Record};
-use crate::admin::check::problem::Problem;
 use slice_proto::ids::{Epoch, FileId, Role, ServerId, VolumeId};
 use slice_proto::nfs3::FType3;
 use slice_proto::peer::dir::Child;

@@ -1,10 +1,10 @@
 //! Plans, on the made-up ensemble of the check's own tests: what is done about each kind of problem; and that what is done, done
 //! to the made-up servers, leaves them clean, whatever was damaged.
 
+use super::super::problem::{Problem, Report};
+use super::super::tests::*;
 use super::facts::{Facts, Record};
 use super::plan::{Plan, Repair, plan};
-use crate::admin::check::problem::{Problem, Report};
-use crate::admin::check::tests::*;
 use proptest::prelude::*;
 use slice_proto::ids::{Epoch, FileId, Role, ServerId, VolumeId};
 use slice_proto::nfs3::FType3;

@@ -26,6 +26,7 @@ use slice_tests::wire::stage::{create, list, mkdir};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
+use std::time::Duration;
 
 const KIB: u64 = 1 << 10;
 /// Bytes of a file that goes beyond its small-file site.
@@ -478,4 +479,87 @@ fn what_takes_a_decision_is_left_and_told() {
     damage(&mut ensemble, |s| s.delete_strange_attr(id("twin")));
     mends(&ensemble);
     run(LIMIT, async { assert_eq!(kept(&Hand::of(&ensemble).await).await, before) });
+}
+
+/// Between two bursts of a client's work: the check waits for a moment in which nothing is under way.
+const PAUSE: Duration = Duration::from_millis(150);
+
+#[test]
+fn clients_at_work_lose_nothing_by_it() {
+    const EACH: usize = 8;
+    let mut ensemble = start("busy", Policy::Hash);
+    let mut before = Kept::new();
+    let mut ids: Vec<[FileId; 4]> = Vec::new();
+    let mut base_id = FileId(0);
+    run(LIMIT, async {
+        let hand = Hand::of(&ensemble).await;
+        keep(&hand).await;
+        let (base, id) = hand.dir("base").await;
+        base_id = id;
+        for i in 0..EACH {
+            let mut four = [id; 4];
+            for (id, (name, len)) in
+                four.iter_mut().zip([("links", 10), ("shorter", 5000), ("nameless", 10), ("dangling", 0)])
+            {
+                *id = hand.file(&base, &format!("{name}{i}"), len).await.1;
+            }
+            ids.push(four);
+        }
+        before = kept(&hand).await;
+    });
+    damage(&mut ensemble, |s| {
+        for (i, [links, shorter, _, dangling]) in ids.iter().enumerate() {
+            s.set_nlink(*links, 7);
+            s.set_size(*shorter, 3000);
+            s.rename_away(base_id, &format!("nameless{i}"));
+            s.delete_attr(*dangling);
+        }
+    });
+    run(LIMIT, async {
+        let hand = Hand::of(&ensemble).await;
+        let base = hand.look(&hand.root, "base").await.unwrap();
+        let mut command = Command::new(ensemble.binary());
+        command.args(["admin", "check", "--repair", "--data"]).arg(ensemble.data());
+        let repair = tokio::task::spawn_blocking(move || command.output().unwrap());
+        // Names come, go and move in the damaged directory, and damaged files are written, while it is repaired.
+        let mut bursts = 0;
+        while !repair.is_finished() {
+            hand.file(&base, &format!("made{bursts}"), 3000).await;
+            hand.file(&base, "short-lived", 10).await;
+            let moved = format!("moved{bursts}");
+            hand.c
+                .rename((&base, format!("made{bursts}").as_bytes()), (&base, moved.as_bytes()))
+                .await
+                .good();
+            hand.c.remove(&base, b"short-lived").await.good();
+            let written = hand.look(&base, &format!("shorter{}", bursts % EACH)).await.unwrap();
+            let at = 6000 + 10 * bursts as u64;
+            hand.c.write(&written, at, b"0123456789", StableHow::FileSync).await.good();
+            bursts += 1;
+            tokio::time::sleep(PAUSE).await;
+        }
+        let said = repair.await.unwrap();
+        println!("{bursts} bursts; {}\n{}", said.status, String::from_utf8_lossy(&said.stdout));
+        assert!(bursts > 0);
+    });
+    // What was void then is done now.
+    mends(&ensemble);
+    run(LIMIT, async {
+        let hand = Hand::of(&ensemble).await;
+        assert_eq!(kept(&hand).await, before);
+        let base = hand.look(&hand.root, "base").await.unwrap();
+        let names = hand.names(&base).await;
+        let moved = names.iter().filter(|n| n.starts_with("moved")).count();
+        assert_eq!(names.len(), moved + 2 * EACH, "{names:?}");
+        for i in 0..moved {
+            let fh = hand.look(&base, &format!("moved{i}")).await.unwrap();
+            assert_eq!(hand.read(&fh).await, pattern(seed(&format!("made{i}")), 0, 3000));
+            // What was written, and told to be stable, is there.
+            let written = hand.look(&base, &format!("shorter{}", i % EACH)).await.unwrap();
+            let got = read_all(&hand.c, &written, 6000 + 10 * i as u64, 10).await;
+            assert_eq!(got, b"0123456789", "burst {i}");
+        }
+        let lost = hand.look(&hand.root, "lost+found").await.unwrap();
+        assert_eq!(hand.names(&lost).await.len(), EACH);
+    });
 }

@@ -4,7 +4,7 @@ use crate::records::{AttrRec, S_ISGID, S_ISUID, S_IXGRP};
 use slice_proto::nfs3::FType3;
 use slice_proto::peer::attrs::{PushArgs, RaiseArgs};
 
-/// The record after a push; `None` if it changes nothing: it came twice, or late.
+/// The record after a push; `None` if it changes nothing: who only asks. One that comes twice, or late, moves ctime alone.
 /// Judged per field: the size by the file epoch, times by the set-attribute sequence.
 pub(crate) fn push(rec: &AttrRec, p: &PushArgs) -> Option<AttrRec> {
     if rec.ftype != FType3::Reg {
@@ -28,13 +28,13 @@ pub(crate) fn push(rec: &AttrRec, p: &PushArgs) -> Option<AttrRec> {
     }
     let changed = new != *rec;
     // A write that changes nothing else has changed bytes: whoever keeps old ones must see another ctime, also where this µproxy's
-    // clock is behind another's, or somebody set attributes meanwhile. What has the very ctime that stands is this push, again.
-    let wrote = p.ctime_ns != 0 && p.ctime_ns != rec.ctime_ns;
-    if !changed && !wrote {
+    // clock is behind another's, or somebody set attributes meanwhile. Two µproxies may stamp alike, so a push that comes twice counts
+    // twice: somebody looks again in vain.
+    if !changed && p.ctime_ns == 0 {
         return None;
     }
     // What the writer was shown stays what it sees; and ctime rises with every change whatever the clocks say.
-    new.ctime_ns = rec.next_ctime(if timely { p.ctime_ns } else { 0 });
+    new.ctime_ns = rec.next_ctime(p.ctime_ns);
     Some(new)
 }
 
@@ -67,10 +67,10 @@ mod tests {
     }
 
     #[test]
-    fn a_push_is_taken_once() {
+    fn a_push_that_comes_twice_moves_ctime_alone() {
         let after = push(&rec(), &args()).unwrap();
         assert_eq!((after.size, after.mtime_ns, after.ctime_ns), (10, 2000, 2000));
-        assert_eq!(push(&after, &args()), None);
+        assert_eq!(push(&after, &args()), Some(AttrRec { ctime_ns: 2001, ..after }));
     }
 
     #[test]
@@ -100,7 +100,7 @@ mod tests {
         assert_eq!((after.mtime_ns, after.mtime_set), (2000, false));
         let mut earlier = args();
         earlier.mtime_ns = 1500;
-        assert_eq!(push(&after, &earlier), None);
+        assert_eq!(push(&after, &earlier).unwrap().mtime_ns, 2000);
     }
 
     #[test]
@@ -115,6 +115,10 @@ mod tests {
         );
         r.seq = AttrSeq(2);
         assert_eq!(push(&r, &args()).unwrap().ctime_ns, 9001, "before another set attributes, told after it");
+        r.ctime_ns = 2000;
+        assert_eq!(push(&r, &args()).unwrap().ctime_ns, 2001, "the other's ctime is by chance the write's");
+        r.ctime_ns = 1500;
+        assert_eq!(push(&r, &args()).unwrap().ctime_ns, 2000, "and what the writer was shown stays");
         let asks = PushArgs { end: 0, mtime_ns: 0, ctime_ns: 0, ..args() };
         assert_eq!(push(&r, &asks), None, "who only asks changes nothing");
     }

@@ -109,9 +109,9 @@ impl<'a> Reading<'a> {
             return Err(Stop::Read(Read::Held(turn)));
         }
         let cell = self.inner.state.attr(file).map_err(|e| status_of(&e))?;
-        if let Some(cell) = &cell {
-            self.ticket = self.ticket.max(cell.ticket);
-        }
+        // What is gone has no ticket any more; its removal is among all that was submitted.
+        let shown = cell.as_ref().map_or_else(|| self.inner.state.read_ticket(), |cell| cell.ticket);
+        self.ticket = self.ticket.max(shown);
         Ok(cell)
     }
 

@@ -100,7 +100,10 @@ pub(crate) fn readdir(inner: &Inner, head: &Head, args: &[u8], out: &mut BytesMu
         }
         match inner.state.attr(dir.file) {
             Ok(Some(cell)) => Some(cell),
-            Ok(None) => return refuse(NfsStat3::STALE, None, out),
+            // Its removal is among all that was submitted.
+            Ok(None) => {
+                return refuse(NfsStat3::STALE, None, out).map(|_| Read::Done(inner.state.read_ticket()));
+            }
             Err(error) => return refuse(status_of(&error), None, out),
         }
     } else {

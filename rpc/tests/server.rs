@@ -301,7 +301,8 @@ async fn is_served(raw: &mut Raw) {
 fn connections_are_bounded_and_one_with_nothing_under_way_makes_room() {
     run(async {
         let workers = workers(1);
-        let (service, listener) = start(&workers, Limits { connections: 2, ..Limits::clients() });
+        let (service, listener) =
+            start(&workers, Limits { connections: 2, silent: Duration::ZERO, ..Limits::clients() });
         let mut busy = Raw::connect(listener.local_addr()).await;
         busy.send(9, GATED, b"under way").await;
         service.has_seen(1).await;
@@ -358,7 +359,7 @@ fn the_longest_idle_connection_of_the_host_with_most_makes_room_on_whichever_thr
 fn one_host_cannot_take_all_connections() {
     run(async {
         let workers = workers(1);
-        let limits = Limits { connections: 10, per_host: 2, ..Limits::clients() };
+        let limits = Limits { connections: 10, per_host: 2, silent: Duration::ZERO, ..Limits::clients() };
         let (service, listener) = start(&workers, limits);
         let mut taken = Vec::new();
         for n in 1..=2 {
@@ -382,10 +383,31 @@ fn one_host_cannot_take_all_connections() {
 }
 
 #[test]
+fn who_was_heard_a_moment_ago_stays_where_its_own_host_wants_more() {
+    run(async {
+        let workers = workers(1);
+        // Longer than any test.
+        let limits = Limits { connections: 2, silent: Duration::from_secs(3600), ..Limits::clients() };
+        let (_, listener) = start(&workers, limits);
+        let (mut first, mut second) = (from_host(1, &listener).await, from_host(1, &listener).await);
+        is_served(&mut first).await;
+        is_served(&mut second).await;
+        assert!(from_host(1, &listener).await.closed().await);
+        is_served(&mut first).await;
+        // Another host's has a right to a place.
+        is_served(&mut from_host(2, &listener).await).await;
+        assert!(second.closed().await);
+        is_served(&mut first).await;
+        workers.stop();
+    });
+}
+
+#[test]
 fn who_is_slow_makes_room_after_who_is_idle_and_who_has_left_after_both() {
     run(async {
         let workers = workers(1);
-        let (service, listener) = start(&workers, Limits { connections: 3, ..Limits::clients() });
+        let (service, listener) =
+            start(&workers, Limits { connections: 3, silent: Duration::ZERO, ..Limits::clients() });
         let mut left = Raw::connect(listener.local_addr()).await;
         left.send(9, GATED, b"").await;
         service.has_seen(1).await;

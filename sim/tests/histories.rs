@@ -90,6 +90,12 @@ fn a_late_copy_of_a_refused_call_is_refused() {
     of_seeds(&[25, 289, 1134]);
 }
 
+/// I3: a REMOVE was refused because its directory was gone, by an RMDIR that was not durable and was lost.
+#[test]
+fn a_refusal_that_shows_a_removal_waits_for_it() {
+    of_seeds(&[1050]);
+}
+
 #[test]
 #[ignore = "known: an entry is seen where it stands before its directory's home site counts it"]
 fn known_fault_seeds() {

@@ -12,7 +12,8 @@
 use std::cell::Cell;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use bytes::BufMut;
 use rand::rngs::StdRng;
@@ -40,6 +41,8 @@ const SERVED: usize = 200;
 /// Connections of the multitude, and addresses that they come from: each below what one host may have.
 const MULTITUDE: usize = 10_000;
 const HOSTS: usize = 50;
+/// Addresses of those who open connections and do nothing with them: together they may have all that there are.
+const IDLERS: usize = 4;
 /// How long a server may take to end a connection that lies: a bound on a hang, not on speed.
 const HANGS_AFTER: Duration = Duration::from_secs(90);
 
@@ -537,6 +540,9 @@ fn a_thousand_connections_are_served_or_refused() {
     });
 }
 
+/// The limit of open files is the process's: one multitude at a time.
+static MULTITUDES: Mutex<()> = Mutex::new(());
+
 /// Raises what this process may open; how many connections that lets it have, of `wanted`.
 fn allowed(wanted: usize) -> usize {
     const OTHERS: u64 = 1000;
@@ -563,6 +569,7 @@ async fn connect_from(host: usize, to: SocketAddr) -> Raw {
 /// takes some and closes the others; who was there before works on.
 #[test]
 fn ten_thousand_connections_and_slow_senders_harm_nobody() {
+    let _alone = MULTITUDES.lock();
     let multitude = allowed(MULTITUDE);
     beside("multitude", Layout::Separate, async |ports, root| {
         let mut all = Vec::new();
@@ -599,5 +606,40 @@ fn ten_thousand_connections_and_slow_senders_harm_nobody() {
                 break;
             }
         }
+    });
+}
+
+/// Idle connections from a few addresses take every place that there is; whoever comes new is let in all the same, mounts and works.
+#[test]
+fn ten_thousand_idle_connections_of_few_hosts_shut_nobody_out() {
+    let _alone = MULTITUDES.lock();
+    let multitude = allowed(MULTITUDE);
+    beside("idlers", Layout::Separate, async |ports, root| {
+        let mut idle = Vec::new();
+        for xid in 0..multitude {
+            let mut raw = connect_from(xid % IDLERS, ports.client).await;
+            raw.send(&marked(&getattr(root, xid as u32))).await;
+            idle.push(raw);
+        }
+        for round in 0..20 {
+            let c = Client::connect(ports.client).await.unwrap();
+            let root = c.mnt("/").await.unwrap().root;
+            work(&c, &root, 2_000_000 + round).await;
+            let mut waited_us = Vec::new();
+            for _ in 0..100 {
+                let start = Instant::now();
+                c.getattr(&root).await.good();
+                waited_us.push(start.elapsed().as_micros());
+            }
+            waited_us.sort_unstable();
+            if round % 5 == 0 {
+                println!("a newcomer's GETATTR: p50 {} us, p99 {} us", waited_us[50], waited_us[99]);
+            }
+        }
+        // Those of the idle who were let go learn it, and come again if they have anything to say.
+        let mut again = connect_from(0, ports.client).await;
+        assert!(again.send(&marked(&getattr(root, 1))).await);
+        assert!(matches!(again.reaction().await, Reaction::Record(_)));
+        drop(idle);
     });
 }

@@ -282,7 +282,10 @@ impl<'a> Attempt<'a> {
     pub(crate) fn shown(&self) -> Ticket {
         let attrs = self.images.iter().filter_map(|i| i.before.as_ref()).map(|c| c.ticket);
         let names = self.names.iter().map(|n| n.before.ticket);
-        attrs.chain(names).max().unwrap_or_default()
+        // What is gone has no ticket any more; its removal is among all that was submitted.
+        let gone = self.images.iter().any(|i| i.here && i.before.is_none() && i.now().is_none());
+        let gone = gone.then(|| self.ground.inner.state.read_ticket());
+        attrs.chain(names).chain(gone).max().unwrap_or_default()
     }
 
     /// Writes the reply.

@@ -5,11 +5,15 @@ use std::time::Duration;
 /// Bounds of a listener and of each of its connections. Reached bounds push back through TCP: nothing more is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections of the listener. A newcomer beyond takes the place of one that has nothing under way, of the host that has
-    /// most connections if there is one; where there is none, it is closed as it is accepted.
+    /// Connections of the listener. A newcomer beyond takes the place of one that has nothing under way: of a host that has more
+    /// than its own, or one that has been silent for seconds; where there is none, it is closed as it is accepted.
     pub connections: usize,
-    /// Of these, connections of one host on one thread: a newcomer beyond takes a place of its own host's, or none.
+    /// Of these, connections of one host on one thread: a newcomer beyond takes the place of a silent one of its own host's, or
+    /// none.
     pub per_host: usize,
+    /// A connection that was heard within this time is not closed for a newcomer of its own host, or of one that has as many: a
+    /// client at work says something in less. Of a host that has more, one may be that pauses for a moment.
+    pub silent: Duration,
     /// Requests of one connection that wait for their reply.
     pub pending: u32,
     /// Bytes of these requests, and of what READs and listings among them ask for. One request beyond is possible.
@@ -28,6 +32,7 @@ impl Limits {
         Self {
             connections: 1024,
             per_host: 256,
+            silent: Duration::from_secs(5),
             pending: 512,
             pending_bytes: 4 << 20,
             unsent_bytes: 2 << 20,
@@ -43,6 +48,7 @@ impl Limits {
         Self {
             connections: 4096,
             per_host: 4096,
+            silent: Duration::from_secs(5),
             pending: crate::channel::MAX_IN_FLIGHT as u32,
             pending_bytes: 64 << 20,
             unsent_bytes: 8 << 20,

@@ -27,9 +27,6 @@ use tokio::sync::watch;
 /// when there is one again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Newcomers for which a place is being made at once; more are closed.
-const NEWCOMERS: usize = 64;
-
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// Who may speak to a listener.
@@ -200,14 +197,20 @@ struct Site {
 }
 
 impl Site {
-    /// Closes a connection that loses little by it: of a host with most connections, so that a few hosts cannot shut out the
-    /// others, or else of any. Whether there was one.
-    async fn make_room(self: &Arc<Self>) -> bool {
-        let most = self.shared.hosts.lock().values().copied().max().unwrap_or(0);
-        for at_least in [most, 0] {
+    /// Closes a connection that loses little by it, for a newcomer of `host`: of a host with most connections, so that a few
+    /// hosts cannot shut out the others, or else of any. Whether there was one.
+    async fn make_room(self: &Arc<Self>, host: IpAddr) -> bool {
+        let (own, most) = {
+            let hosts = self.shared.hosts.lock();
+            (hosts.get(&host).copied().unwrap_or(0), hosts.values().copied().max().unwrap_or(0))
+        };
+        let silent = self.options.limits.silent;
+        // With the newcomer, its host must not have more than the other is left with.
+        let at_once = if own + 1 < most { Duration::ZERO } else { silent };
+        for (at_least, silent) in [(most, at_once), (0, silent)] {
             for worker in 0..self.workers.count() {
                 let site = Arc::clone(self);
-                let ask = move || async move { Local::of(&site, worker).make_room(at_least) };
+                let ask = move || async move { Local::of(&site, worker).make_room(at_least, silent) };
                 if self.workers.ask(worker, ask).await == Some(true) {
                     return true;
                 }
@@ -295,7 +298,7 @@ impl Local {
     async fn accept_all(self: &Rc<Self>, socket: &TcpListener) {
         loop {
             match socket.accept().await {
-                Ok((stream, peer)) => self.place(stream, peer),
+                Ok((stream, peer)) => self.place(stream, peer).await,
                 Err(error) => {
                     tracing::warn!(addr = %self.site.shared.addr, %error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -304,31 +307,23 @@ impl Local {
         }
     }
 
-    /// Has an accepted connection served by its thread, if there is, or can be made, a place for it.
-    fn place(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+    /// Has an accepted connection served by its thread, if there is, or can be made, a place for it. Whoever comes next waits
+    /// for that in the listening socket.
+    async fn place(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
         let limit = self.site.options.limits.connections;
         let (guard, before) = Guard::new(&self.site);
-        if before < limit {
-            return self.hand_over(stream, peer, guard);
+        if before < limit || self.site.make_room(peer.ip()).await {
+            self.hand_over(stream, peer, guard);
+        } else {
+            tracing::warn!(%peer, limit, "too many connections, and none of them idle: closed");
         }
-        if before >= limit.saturating_add(NEWCOMERS) {
-            tracing::warn!(%peer, limit, "too many connections at once: closed");
-            return;
-        }
-        let local = Rc::clone(self);
-        tokio::task::spawn_local(async move {
-            if local.site.make_room().await {
-                local.hand_over(stream, peer, guard);
-            } else {
-                tracing::warn!(%peer, limit, "too many connections, and all have requests under way: closed");
-            }
-        });
     }
 
-    /// Closes a connection of a host that has at least so many on this thread. Whether there was one.
-    fn make_room(&self, at_least: usize) -> bool {
+    /// Closes a connection of a host that has at least so many on this thread, if it has been silent for so long. Whether there
+    /// was one.
+    fn make_room(&self, at_least: usize, silent: Duration) -> bool {
         let hosts = self.hosts.borrow();
-        self.watched.make_room(|host| hosts.get(&host).is_some_and(|count| *count >= at_least))
+        self.watched.make_room(silent, |host| hosts.get(&host).is_some_and(|count| *count >= at_least))
     }
 
     fn hand_over(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, guard: Guard) {
@@ -400,7 +395,7 @@ impl Local {
 struct Host(Rc<Local>, IpAddr);
 
 impl Host {
-    /// `None` if the host has as many as it may, and all have requests under way.
+    /// `None` if the host has as many as it may, and none is idle.
     fn new(local: &Rc<Local>, ip: IpAddr) -> Option<Self> {
         let mut hosts = local.hosts.borrow_mut();
         let count = hosts.entry(ip).or_default();
@@ -409,7 +404,8 @@ impl Host {
         drop(hosts);
         *local.site.shared.hosts.lock().entry(ip).or_default() += 1;
         let host = Self(Rc::clone(local), ip);
-        (within || local.watched.make_room(|other| other == ip)).then_some(host)
+        let silent = local.site.options.limits.silent;
+        (within || local.watched.make_room(silent, |other| other == ip)).then_some(host)
     }
 }
 

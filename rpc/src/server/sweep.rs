@@ -5,6 +5,7 @@
 use super::Limits;
 use super::connection::{Rest, Shared, State};
 use crate::buffers;
+use slice_metrics::clock;
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::{Rc, Weak};
@@ -57,13 +58,16 @@ impl Watched {
         });
     }
 
-    /// Closes the connection that loses least by it, of those whose host `of` accepts: the one that has been idle for longest;
-    /// never one with a request under way whose client reads on. Whether there was one.
-    pub(super) fn make_room(&self, of: impl Fn(IpAddr) -> bool) -> bool {
+    /// Closes the connection that loses least by it, of those whose host `of` accepts and that were not heard for `silent`: the
+    /// one that has been idle for longest; never one with a request under way whose client reads on. Whether there was one.
+    pub(super) fn make_room(&self, silent: Duration, of: impl Fn(IpAddr) -> bool) -> bool {
+        // 584 years fit.
+        let heard_ns = clock::now().saturating_sub(silent.as_nanos() as u64);
         let mut victim: Option<((Rest, u64), Rc<Shared>)> = None;
         self.0.borrow_mut().retain(|entry| {
             let Some(shared) = entry.shared.upgrade() else { return false };
             if let Some(rest) = shared.rest()
+                && rest.1 <= heard_ns
                 && victim.as_ref().is_none_or(|(least, _)| rest < *least)
                 && of(shared.host())
             {

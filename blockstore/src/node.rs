@@ -296,7 +296,7 @@ impl BlockStore {
     /// An [`Error`], also if there is one already.
     pub fn format_on(files: &dyn Files, config: &BlockConfig) -> std::result::Result<(), Error> {
         let BlockConfig { data, identity, server, .. } = config;
-        files.make_dirs(data).map_err(Error::io("make", data))?;
+        files.make_durable_dirs(data).map_err(Error::io("make", data))?;
         Layout::format(files, data, identity, *server)
     }
 

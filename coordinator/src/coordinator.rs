@@ -108,6 +108,7 @@ impl Coordinator {
                 _ => {}
             }
         }
+        Kernel.make_durable_dirs(data).map_err(Error::io("make", data))?;
         std::fs::create_dir_all(&aside).map_err(Error::io("make", &aside))?;
         Log::format(&place(&System::kernel(), &aside, config))?;
         Store::format(&aside, config.engine, Self::stamp(config))?;
@@ -171,12 +172,14 @@ impl Coordinator {
             let log = Log::open(place(&system, &config.data, &config));
             Self::open_blocking(store, log, config, tables, directory, clock)
         };
-        Self::opened(pool.run(open).await.map_err(|_| Error::Closing)??).await
+        let this = Arc::new(pool.run(open).await.map_err(|_| Error::Closing)??);
+        this.carry_forward().await?;
+        Ok(this)
     }
 
     /// The same on a store and a system of the caller's, with small segments and without a thread: for simulations. `wanted` is
     /// told when the log has work, and has then to see to it that [`turn`](Self::turn) is called, once for each time that it
-    /// was told. It opens in two steps: what this gives is to be [opened](Self::opened).
+    /// was told. [`carry_forward`](Self::carry_forward) is to follow, which waits for the log.
     ///
     /// # Errors
     /// An [`Error`] that says what is wrong with what is on them.
@@ -188,13 +191,13 @@ impl Coordinator {
         clock: SharedClock,
         system: System,
         wanted: impl Fn() + Send + Sync + 'static,
-    ) -> Result<Self> {
+    ) -> Result<Arc<Self>> {
         let pool = system.pool.clone();
         let open = move || {
             let log = Log::open_on(simulated(&system, &config), wanted);
             Self::open_blocking(store, log, config, tables, directory, clock)
         };
-        pool.run(open).await.map_err(|_| Error::Closing)?
+        Ok(Arc::new(pool.run(open).await.map_err(|_| Error::Closing)??))
     }
 
     /// Takes the turn that was wanted ([`open_on`](Self::open_on)).
@@ -202,13 +205,15 @@ impl Coordinator {
         self.log.turn();
     }
 
-    async fn opened(this: Self) -> Result<Arc<Self>> {
-        let this = Arc::new(this);
-        // Everything open stands in the newest segment from now on; the older ones come free.
-        let carried = this.intent(|next| Event::Carry { below: next, next })?;
-        this.log.wait(carried.last_record).await?;
-        this.release();
-        Ok(this)
+    /// Opening's last step: everything open stands in the log's newest segment from now on, and the older ones come free.
+    ///
+    /// # Errors
+    /// The log's.
+    pub async fn carry_forward(&self) -> Result<()> {
+        let carried = self.intent(|next| Event::Carry { below: next, next })?;
+        self.log.wait(carried.last_record).await?;
+        self.release();
+        Ok(())
     }
 
     fn open_blocking(

@@ -21,6 +21,10 @@ use std::time::Duration;
 const REST: Duration = Duration::from_secs(600);
 const PAGE: u32 = 50;
 
+fn data_nodes(e: &Ensemble) -> Vec<usize> {
+    [Role::Small, Role::Block].into_iter().flat_map(|role| e.nodes(role)).collect()
+}
+
 /// Waits until nothing is owed, held or under way.
 ///
 /// # Errors
@@ -30,15 +34,18 @@ pub async fn settle(e: &Ensemble) -> Result<(), String> {
     loop {
         let dirs = e.nodes(Role::Dir);
         let up: Vec<_> = dirs.iter().filter_map(|i| e.dir(*i)).collect();
-        let intents: usize =
-            e.nodes(Role::Coordinator).iter().filter_map(|i| e.shelf(*i)).map(|s| s.open_intents()).sum();
-        if up.len() == dirs.len() && up.iter().all(|d| d.stats().unsettled == 0) && intents == 0 {
+        let coordinators = e.nodes(Role::Coordinator);
+        let intents: Option<u64> =
+            coordinators.iter().map(|i| e.coordinator(*i).map(|c| c.stats().unsettled)).sum();
+        let data = data_nodes(e).into_iter().all(|i| e.data(i).is_some());
+        if up.len() == dirs.len() && up.iter().all(|d| d.stats().unsettled == 0) && intents == Some(0) && data
+        {
             return Ok(());
         }
         if start.elapsed() > REST {
             let tell: Vec<_> = up.iter().map(|d| d.tell()).collect();
             return Err(format!(
-                "not at rest: {intents} intentions, {} of {} directory servers up:\n{}",
+                "not at rest: {intents:?} intentions, {} of {} directory servers up, all data servers {data}:\n{}",
                 up.len(),
                 dirs.len(),
                 tell.join("\n")
@@ -155,16 +162,11 @@ pub async fn consistent(e: &Ensemble) -> Result<(), String> {
     wrong.extend(
         counts.keys().filter(|d| !attrs.contains_key(d)).map(|d| format!("{d:?} has entries, and no record")),
     );
-    for i in e.nodes(Role::Block) {
+    for i in data_nodes(e) {
         let server = e.data(i).ok_or_else(|| format!("node {i} does not serve"))?;
         let left = objects(&*server).await.into_iter();
         let left = left.filter(|o| !attrs.contains_key(&o.file) && !o.tombstone && o.size > 0);
         wrong.extend(left.map(|o| format!("node {i} has bytes of {:?}, which is gone", o.file)));
-    }
-    for i in e.nodes(Role::Small) {
-        let objects = e.shelf(i).map(|s| s.objects()).unwrap_or_default();
-        let left = objects.iter().filter(|(f, o)| !attrs.contains_key(f) && !o.tombstone && !o.is_empty());
-        wrong.extend(left.map(|(f, _)| format!("node {i} has bytes of {f:?}, which is gone")));
     }
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
 }

@@ -48,10 +48,13 @@ pub struct DataFile {
 }
 
 impl Content {
-    /// Whether a cell may show this.
-    fn may_show(&self, cell: u64, number: u32) -> bool {
-        let pending = self.pending.get(&cell).is_some_and(|all| all.iter().any(|p| p.0 == number));
-        pending || number == self.promised.get(&cell).copied().unwrap_or_default()
+    /// Whether a cell may show this: what is promised, or what is not and was written since. Of the latter a power cut may have
+    /// left a part, up to any byte.
+    fn may_show(&self, cell: u64, data: &[u8]) -> bool {
+        let promised = self.promised.get(&cell).copied().unwrap_or_default();
+        let pending = self.pending.get(&cell).into_iter().flatten().map(|p| p.0);
+        let may: Vec<[u8; 4]> = pending.chain([promised]).map(u32::to_be_bytes).collect();
+        (0..4).cycle().zip(data).all(|(at, byte)| may.iter().any(|number| number[at] == *byte))
     }
 
     fn promise(&mut self, cell: u64, number: u32) {
@@ -190,11 +193,10 @@ impl DataFile {
                 "the end lies within a cell: {} of {first}+{cells}",
                 ok.count
             );
-            let number = u32::from_be_bytes(data[..4].try_into().expect("four bytes"));
-            assert!(data.chunks(4).all(|w| w == number.to_be_bytes()), "cell {cell} is torn");
+            let (first, last) = (&data[..4], &data[data.len() - 4..]);
             assert!(
-                c.may_show(cell, number),
-                "file {:x} cell {cell} shows {number}; promised {:?}, pending {:?}",
+                c.may_show(cell, data),
+                "file {:x} cell {cell} shows {first:?} to {last:?}; promised {:?}, pending {:?}",
                 self.obj,
                 c.promised.get(&cell),
                 c.pending.get(&cell)

@@ -1,10 +1,13 @@
 //! Which nodes there are; starting and killing them.
 
-use crate::data::{Coordinator, DataServer, Shelf};
+use crate::machine::log_turns;
 use crate::net::{Key, Link, Party};
+use crate::witness::{Acknowledged, Witness};
 use crate::world::{Host, World, world};
 use rand::Rng;
 use slice_blockstore::{BlockConfig, BlockStore};
+use slice_coordinator::ensemble::{Ensemble as Membership, Expected, Member, Phase};
+use slice_coordinator::{Coordinator, CoordinatorConfig, TAKE_OVER_AFTER};
 use slice_dirserver::{DirConfig, DirServer};
 use slice_proto::handle::KeyRing;
 use slice_proto::ids::{EnsembleId, FileId, Role, SITES_PER_ROLE, ServerId, Site, TableEpoch, VolumeId};
@@ -13,7 +16,9 @@ use slice_proto::table::{NamePolicy, Placement, RoutingTable, ServerEntry, Volum
 use slice_proxy::{Export, Exports, Proxy, ProxyConfig, Space, Squash};
 use slice_rpc::tables::{Tables, TablesSender, tables};
 use slice_rpc::{Directory, Me, Service, Target};
+use slice_smallfile::{SmallConfig, SmallFileStore};
 use slice_store::{EngineKind, Store, StoreStamp};
+use slice_system::System;
 use slice_system::disk::Power;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -41,9 +46,10 @@ pub struct Ensemble {
     pub table: RoutingTable,
     identity: Identity,
     tables: (TablesSender, Tables),
-    shelves: BTreeMap<usize, Shelf>,
     dirs: RefCell<BTreeMap<usize, Arc<DirServer>>>,
-    blocks: RefCell<BTreeMap<usize, Arc<BlockStore>>>,
+    data: RefCell<BTreeMap<usize, Arc<dyn Service>>>,
+    coordinators: RefCell<BTreeMap<usize, Arc<Coordinator>>>,
+    acknowledged: Acknowledged,
 }
 
 /// Files that a block storage node has open at a time: few, so that objects go and come.
@@ -81,7 +87,8 @@ impl Ensemble {
             root_gid: 0,
             root_mode: 0o777,
         };
-        let entry = |role| ServerEntry { role, address: String::new() };
+        // Nobody connects to these: they only look like addresses.
+        let entry = |role| ServerEntry { role, address: "127.0.0.1:1".to_owned() };
         let servers = machines.iter().filter(|m| m.2 != Role::Proxy);
         let table = RoutingTable {
             epoch: TableEpoch(1),
@@ -95,23 +102,51 @@ impl Ensemble {
         };
         let tables = tables();
         tables.0.publish(table.clone());
-        let data = |m: &&(String, ServerId, Role)| matches!(m.2, Role::Small | Role::Coordinator);
-        let shelves = (0..).zip(&machines).filter(|(_, m)| data(m)).map(|(i, _)| (i, Shelf::default()));
         let this = Self {
-            shelves: shelves.collect(),
-            world: World::make(seed, machines.clone()),
+            world: World::make(seed, machines),
             table,
             identity: identity(),
             tables,
             dirs: RefCell::default(),
-            blocks: RefCell::default(),
+            data: RefCell::default(),
+            coordinators: RefCell::default(),
+            acknowledged: Acknowledged::default(),
         };
-        for i in this.nodes(Role::Block) {
-            let config = this.block_config(i);
-            let made = this.world.prepare(i, |files| BlockStore::format_on(files, &config));
-            made.expect("its disk works");
-        }
+        this.format(size);
         Rc::new(this)
+    }
+
+    /// Makes what servers' disks must hold before they are first opened.
+    fn format(&self, size: Size) {
+        let works = "its disk works";
+        for i in self.nodes(Role::Block) {
+            let config = self.block_config(i);
+            self.world.prepare(i, |on| BlockStore::format_on(&*on.files, &config)).expect(works);
+        }
+        for i in self.nodes(Role::Small) {
+            let config = self.small_config(i);
+            self.world.prepare(i, |on| SmallFileStore::format_on(&*on.files, &config)).expect(works);
+        }
+        let member = |role| move |s: &(&ServerId, &ServerEntry)| s.1.role == role;
+        let members = [Role::Dir, Role::Small, Role::Block].map(|role| {
+            let of_role = self.table.servers.iter().filter(member(role));
+            of_role
+                .map(|(id, entry)| (*id, Member { entry: entry.clone(), adopted: true }))
+                .collect::<Vec<_>>()
+        });
+        let membership = Membership {
+            phase: Phase::Serving,
+            expected: Expected { dir: size.dirs, small: 1, block: size.blocks },
+            members: members.into_iter().flatten().collect(),
+            table: self.table.clone(),
+        };
+        for i in self.nodes(Role::Coordinator) {
+            let config = self.coordinator_config(i);
+            let engine = self.world.nodes[i].disk.mount(None);
+            let store = Store::on_engine(engine, Coordinator::stamp(&config), || ());
+            let made = |on: &System| Coordinator::format_on(&store, on, &config, &membership);
+            self.world.prepare(i, made).expect(works);
+        }
     }
 
     /// The nodes of a role.
@@ -135,13 +170,13 @@ impl Ensemble {
     /// A data server that is up.
     #[must_use]
     pub fn data(&self, node: usize) -> Option<Arc<dyn Service>> {
-        self.blocks.borrow().get(&node).map(|b| Arc::clone(b) as _)
+        self.data.borrow().get(&node).cloned()
     }
 
-    /// What stands on a data server's or the coordinator's disk.
+    /// A coordinator that is up.
     #[must_use]
-    pub fn shelf(&self, node: usize) -> Option<&Shelf> {
-        self.shelves.get(&node)
+    pub fn coordinator(&self, node: usize) -> Option<Arc<Coordinator>> {
+        self.coordinators.borrow().get(&node).cloned()
     }
 
     fn directory(&self, node: usize, life: u64) -> Directory {
@@ -174,7 +209,8 @@ impl Ensemble {
                 Role::Proxy => this.run_proxy(i, life),
                 Role::Coordinator => this.run_coordinator(i, life).await,
                 Role::Block => this.run_block(i, life).await,
-                Role::Small | Role::Admin => this.run_data(i),
+                Role::Small => this.run_small(i, life).await,
+                Role::Admin => {}
             }
         });
         *node.set.borrow_mut() = Some(set);
@@ -245,9 +281,70 @@ impl Ensemble {
             let mine: Vec<Site> = self.table.owned(Role::Block, node.id).collect();
             server.adopt(&mine, &[]).await.expect("its store works");
         }
-        self.blocks.borrow_mut().insert(i, Arc::clone(&server));
+        self.data.borrow_mut().insert(i, Arc::clone(&server) as _);
         self.serve(i, Host::Server(Arc::clone(&server) as _));
         server.run().await;
+    }
+
+    fn small_config(&self, i: usize) -> SmallConfig {
+        SmallConfig {
+            data: "/data".into(),
+            engine: EngineKind::default(),
+            identity: self.identity.clone(),
+            server: self.world.nodes[i].id,
+        }
+    }
+
+    async fn run_small(&self, i: usize, life: u64) {
+        let node = &self.world.nodes[i];
+        let config = self.small_config(i);
+        let (system, power) = self.world.system(i, life);
+        let store = self.store(i, life, SmallFileStore::stamp(&config), Some(power));
+        let (tables, clock) = (self.tables.1.clone(), Arc::clone(&node.clock));
+        let server = SmallFileStore::open_on(store, config, tables, clock, system, log_turns(i, life))
+            .await
+            .unwrap_or_else(|e| panic!("{} does not open: {e}", node.name));
+        let log = Arc::clone(&server);
+        *node.machine.turn.borrow_mut() = Some(Rc::new(move || log.turn()));
+        if server.stamped().is_empty() {
+            let mine: Vec<Site> = self.table.owned(Role::Small, node.id).collect();
+            server.adopt(&mine, &[]).await.expect("its store works");
+        }
+        self.data.borrow_mut().insert(i, Arc::clone(&server) as _);
+        self.serve(i, Host::Server(Arc::clone(&server) as _));
+        server.run().await;
+    }
+
+    fn coordinator_config(&self, i: usize) -> CoordinatorConfig {
+        CoordinatorConfig {
+            data: "/data".into(),
+            engine: EngineKind::default(),
+            identity: self.identity.clone(),
+            server: self.world.nodes[i].id,
+            address: self.table.servers[&self.world.nodes[i].id].address.clone(),
+            take_over_after: TAKE_OVER_AFTER,
+        }
+    }
+
+    async fn run_coordinator(&self, i: usize, life: u64) {
+        let node = &self.world.nodes[i];
+        let config = self.coordinator_config(i);
+        let (system, power) = self.world.system(i, life);
+        let store = self.store(i, life, Coordinator::stamp(&config), Some(power));
+        // It publishes the table that all have already: to nobody.
+        let (directory, publish, clock) = (self.directory(i, life), tables().0, Arc::clone(&node.clock));
+        let wanted = log_turns(i, life);
+        let coordinator = Coordinator::open_on(store, config, publish, directory, clock, system, wanted)
+            .await
+            .unwrap_or_else(|e| panic!("{} does not open: {e}", node.name));
+        let log = Arc::clone(&coordinator);
+        *node.machine.turn.borrow_mut() = Some(Rc::new(move || log.turn()));
+        coordinator.carry_forward().await.expect("its log works");
+        self.coordinators.borrow_mut().insert(i, Arc::clone(&coordinator));
+        let acknowledged = Arc::clone(&self.acknowledged);
+        let witness = Witness { coordinator: Arc::clone(&coordinator), acknowledged };
+        self.serve(i, Host::Server(Arc::new(witness)));
+        coordinator.run().await;
     }
 
     fn run_proxy(&self, i: usize, life: u64) {
@@ -273,18 +370,6 @@ impl Ensemble {
         self.serve(i, Host::Proxy(proxy.local_service()));
     }
 
-    fn run_data(&self, i: usize) {
-        let node = &self.world.nodes[i];
-        let server = DataServer::open(node.id, node.role, self.shelves[&i].clone(), self.table.clone());
-        self.serve(i, Host::Server(Arc::new(server)));
-    }
-
-    async fn run_coordinator(&self, i: usize, life: u64) {
-        let coordinator = Arc::new(Coordinator::open(self.shelves[&i].clone(), self.table.clone()));
-        self.serve(i, Host::Server(Arc::clone(&coordinator) as _));
-        coordinator.run(self.directory(i, life)).await;
-    }
-
     /// Kills what runs on a node, wherever it stands. What was not fsynced may be lost: its machine's power goes, for the most
     /// part, with its process.
     pub fn kill(&self, i: usize) {
@@ -306,16 +391,14 @@ impl Ensemble {
         }
         self.world.crash(i, power_is_lost, flush);
         let kept = self.world.draw(|rng| node.disk.crash(rng, power_is_lost));
-        if let Some(shelf) = self.shelves.get(&i) {
-            self.world.draw(|rng| shelf.crash(rng));
-        }
         self.world.note(|| {
             format!("{} killed, power lost {power_is_lost}, {kept} unsynced writes kept", node.name)
         });
         *node.host.borrow_mut() = None;
         node.stopped.set(false);
         self.dirs.borrow_mut().remove(&i);
-        self.blocks.borrow_mut().remove(&i);
+        self.data.borrow_mut().remove(&i);
+        self.coordinators.borrow_mut().remove(&i);
         drop(set);
         self.world.lose(i);
     }
@@ -325,6 +408,7 @@ impl Ensemble {
         self.world.heal_net();
         for i in 0..self.world.nodes.len() {
             self.world.nodes[i].stopped.set(false);
+            self.world.nodes[i].doom.take();
             self.start(i);
         }
     }

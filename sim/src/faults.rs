@@ -32,8 +32,19 @@ fn strike(e: &Rc<Ensemble>, clients: usize) {
             // Directory servers more often than the rest.
             let dirs = e.nodes(Role::Dir);
             let node = if long { *world.draw(|rng| dirs.choose(rng).expect("there are some")) } else { node };
-            e.kill(node);
-            restart(node);
+            if world.draw(|rng| rng.random_ratio(2, 3)) {
+                e.kill(node);
+                return restart(node);
+            }
+            // Right after its caller has been told something: what that says must be true.
+            let more = world.draw(|rng| rng.random_range(0..4));
+            let e = Rc::clone(e);
+            let kill = move || {
+                e.kill(node);
+                let world = Rc::clone(&e.world);
+                world.after(wait, move |_| e.start(node));
+            };
+            *world.nodes[node].doom.borrow_mut() = Some((more, Box::new(kill)));
         }
         45..50 => {
             world.note(|| "everything is killed".to_owned());

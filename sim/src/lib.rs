@@ -14,11 +14,12 @@
 //! | [`world`] | nodes, events, time: who runs when |
 //! | [`net`] | connections, and what becomes of what is on its way |
 //! | [`disk`] | a store's engine that forgets what was not fsynced |
-//! | [`data`] | data servers and coordinator as docs/wire.md describes them, in maps |
 //! | [`ensemble`] | which nodes there are; starting and killing them |
 //! | [`faults`] | what is done to them |
 //! | [`client`], [`ops`] | NFS clients, and what they do |
 //! | [`bytes`](mod@content) | one client's data file, and what a READ of it may show |
+//! | [`machine`] | files, jobs and chance of a server |
+//! | [`witness`] | who watches the coordinator |
 //! | [`model`], [`judge`] | the file system in maps, and the search for an order |
 //! | [`check`] | what must be true when all is quiet |
 //! | [`run`] | one history from its seed to its verdict |
@@ -34,7 +35,6 @@
 pub mod check;
 pub mod client;
 pub mod content;
-pub mod data;
 pub mod disk;
 pub mod ensemble;
 pub mod faults;
@@ -44,4 +44,5 @@ pub mod model;
 pub mod net;
 pub mod ops;
 pub mod run;
+pub mod witness;
 pub mod world;

@@ -27,6 +27,21 @@ pub struct Machine {
     /// What blocks and is not done yet.
     jobs: RefCell<BTreeMap<u64, Job>>,
     next: Cell<u64>,
+    /// Takes a turn of the server's log, while it is up.
+    pub turn: RefCell<Option<Rc<dyn Fn()>>>,
+}
+
+/// What a server's log is to tell when it has work: it gets its turn as any job.
+pub fn log_turns(i: usize, life: u64) -> impl Fn() + Send + Sync + 'static {
+    move || {
+        let turn = move || {
+            let turn = world().nodes[i].machine.turn.borrow().clone();
+            if let Some(turn) = turn {
+                turn();
+            }
+        };
+        world().block(i, life, Box::new(turn));
+    }
 }
 
 impl World {
@@ -82,9 +97,7 @@ impl World {
     pub fn crash(&self, i: usize, power_is_lost: bool, last: impl FnOnce()) {
         let machine = &self.nodes[i].machine;
         let jobs = machine.jobs.take();
-        let Some(power) = machine.power.take() else {
-            return;
-        };
+        let Some(power) = machine.power.take() else { return };
         if power_is_lost && self.draw(|rng| rng.random()) {
             let (changes, made) = self.draw(|rng| (rng.random_range(0..LAST_CHANGES), rng.random()));
             power.cut_after(changes, made);
@@ -93,6 +106,7 @@ impl World {
         } else {
             drop(jobs);
         }
+        machine.turn.take();
         let disk = power
             .take()
             .map(|disk| if power_is_lost { disk.cut(self.draw(|rng| rng.random())) } else { disk });
@@ -100,9 +114,9 @@ impl World {
     }
 
     /// Does something to the disk of a machine whose server is down.
-    pub fn prepare<T>(&self, i: usize, what: impl FnOnce(&Memory) -> T) -> T {
-        let (_, power) = self.system(i, 0);
-        let done = what(&Memory(Arc::clone(&power)));
+    pub fn prepare<T>(&self, i: usize, what: impl FnOnce(&System) -> T) -> T {
+        let (system, power) = self.system(i, 0);
+        let done = what(&system);
         let machine = &self.nodes[i].machine;
         machine.power.take();
         *machine.disk.borrow_mut() = power.take();

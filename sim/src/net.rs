@@ -243,8 +243,19 @@ impl World {
                 w.with(key, |c| c.tries = 0);
                 // A caller that is gone wants nothing.
                 let _ = call.answer.send(reply);
+                w.answered(key.to);
             }
         });
+    }
+
+    /// An answer of a node has arrived. It may have been its last.
+    fn answered(self: &Rc<Self>, node: usize) {
+        let doom = self.nodes[node].doom.take();
+        match doom {
+            Some((0, strike)) => self.at(self.now(), |_| strike()),
+            Some((more, strike)) => *self.nodes[node].doom.borrow_mut() = Some((more - 1, strike)),
+            None => {}
+        }
     }
 
     /// Sees to it that there is a connection soon.

@@ -196,9 +196,9 @@ async fn work(book: Rc<Book>, client: Rc<Client>, files: Files, root: Obj, plan:
         match rng.random_range(0..100) {
             0..12 => own.write(&client, rng).await,
             12..17 => own.commit(&client).await,
-            17..20 => own.truncate(&client, rng).await,
-            20..25 => own.read(&client, rng, true).await,
-            25..28 => {
+            17..22 => own.truncate(&client, rng).await,
+            22..27 => own.read(&client, rng, true).await,
+            27..30 => {
                 let all: Vec<_> = files.borrow().values().cloned().collect();
                 let file = all.choose(rng).expect("one's own is there");
                 file.read(&client, rng, file.obj == own.obj).await;
@@ -216,6 +216,9 @@ async fn play(plan: Plan, e: Rc<Ensemble>) -> Result<usize, String> {
     let world = Rc::clone(&e.world);
     (0..world.nodes.len()).for_each(|i| e.start(i));
     while world.nodes.iter().any(|n| n.host.borrow().is_none()) {
+        if Duration::from_nanos(world.now()) > FOR_EVER / 60 {
+            return Err("servers do not open".to_owned());
+        }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let handles = Rc::<Handles>::default();

@@ -79,6 +79,8 @@ pub struct Node {
     pub stopped: Cell<bool>,
     /// What answers, once it is open.
     pub host: RefCell<Option<Host>>,
+    /// What strikes it, once so many more of its answers have arrived.
+    pub doom: RefCell<Option<(u32, Strike)>>,
     /// Its store, while it is up.
     pub store: RefCell<Option<Store>>,
     /// Its store's disk.
@@ -88,6 +90,9 @@ pub struct Node {
     /// Its clock.
     pub clock: Arc<SimClock>,
 }
+
+/// What happens to a node.
+pub type Strike = Box<dyn FnOnce()>;
 
 type Event = Box<dyn FnOnce(&Rc<World>)>;
 
@@ -132,6 +137,7 @@ impl World {
             set: RefCell::default(),
             stopped: Cell::new(false),
             host: RefCell::default(),
+            doom: RefCell::default(),
             store: RefCell::default(),
             disk: Disk::default(),
             machine: Machine::default(),

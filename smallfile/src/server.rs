@@ -57,7 +57,7 @@ impl SmallFileStore {
     /// An [`Error`], also if there is one already.
     pub fn format_on(files: &dyn Files, config: &SmallConfig) -> Result<(), Error> {
         let SmallConfig { data, identity, server, .. } = config;
-        files.make_dirs(data).map_err(Error::io("make", data))?;
+        files.make_durable_dirs(data).map_err(Error::io("make", data))?;
         Segments::format(files, data, identity, *server)
     }
 

@@ -136,7 +136,7 @@ pub fn read_stamp(dir: &Path) -> Result<(StoreStamp, EngineKind)> {
 
 /// Makes a store in `dir`, all or nothing: it is built aside and renamed.
 pub(crate) fn format(dir: &Path, kind: EngineKind, stamp: &StoreStamp) -> Result<()> {
-    std::fs::create_dir_all(dir).map_err(Error::io("make", dir))?;
+    make_dirs(dir)?;
     let _lock = lock(dir)?;
     match read_stamp(dir) {
         Err(Error::Absent { .. }) => {}
@@ -168,6 +168,17 @@ pub(crate) fn format(dir: &Path, kind: EngineKind, stamp: &StoreStamp) -> Result
     sync_dir(&aside)?;
     std::fs::rename(&aside, &to).map_err(Error::io("rename", &aside))?;
     sync_dir(dir)
+}
+
+/// Makes a directory, and those above it that are not there, with durable names.
+fn make_dirs(dir: &Path) -> Result<()> {
+    let missing: Vec<&Path> = dir.ancestors().take_while(|d| !d.exists()).collect();
+    std::fs::create_dir_all(dir).map_err(Error::io("make", dir))?;
+    for parent in missing.into_iter().filter_map(Path::parent) {
+        // A relative path's first name stands in the working directory.
+        sync_dir(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
+    }
+    Ok(())
 }
 
 fn sync_dir(dir: &Path) -> Result<()> {

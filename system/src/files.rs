@@ -193,11 +193,25 @@ pub trait Files: Debug + Send + Sync {
     /// The system's.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// What a file takes.
+    /// What a file or a directory takes.
     ///
     /// # Errors
     /// The system's.
     fn stat(&self, path: &Path) -> io::Result<Stat>;
+
+    /// The same, and the names of those that were not there are durable.
+    ///
+    /// # Errors
+    /// The system's.
+    fn make_durable_dirs(&self, path: &Path) -> io::Result<()> {
+        let missing: Vec<&Path> = path.ancestors().take_while(|dir| self.stat(dir).is_err()).collect();
+        self.make_dirs(path)?;
+        for parent in missing.into_iter().filter_map(Path::parent) {
+            // A relative path's first name stands in the working directory.
+            self.sync_dir(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
+        }
+        Ok(())
+    }
 
     /// fsyncs a directory: its entries are durable.
     ///

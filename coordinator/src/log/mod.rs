@@ -117,7 +117,7 @@ impl Log {
     /// # Errors
     /// [`Error::Io`].
     pub fn format(place: &Place) -> Result<()> {
-        place.files.make_dirs(&place.dir).map_err(Error::io("make", &place.dir))?;
+        place.files.make_durable_dirs(&place.dir).map_err(Error::io("make", &place.dir))?;
         let header = segment::Header { ensemble: place.ensemble, first: 1, salt: place.salt()? };
         segment::start(place, header).map(|_| ())
     }

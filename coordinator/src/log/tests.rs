@@ -3,6 +3,7 @@
 use super::*;
 use proptest::prelude::*;
 use slice_system::System;
+use slice_system::disk::{Disk, Memory, Power};
 use std::fs;
 use std::path::Path;
 
@@ -216,4 +217,27 @@ proptest! {
         prop_assert!(found.len() <= all.len());
         prop_assert_eq!(&found[..], &all[..found.len()]);
     }
+}
+
+/// A log on a disk in memory.
+fn in_memory(power: &Arc<Power>) -> Place {
+    Place { files: Arc::new(Memory(Arc::clone(power))), ..place(Path::new("/log"), ENSEMBLE) }
+}
+
+/// Nothing was logged in the last life: its segment is the only one, and is replaced when the log is opened.
+#[test]
+fn an_empty_log_survives_a_power_cut_at_every_change_of_its_opening() {
+    let mut opened = 0;
+    for seed in 0..40 {
+        for changes in 0..20 {
+            let power = Arc::new(Power::new(Disk::new(seed)));
+            Log::format(&in_memory(&power)).unwrap();
+            power.cut_after(changes, seed % 2 == 0);
+            opened += u32::from(Log::open_on(in_memory(&power), || ()).is_ok());
+            let left = Arc::new(Power::new(power.take().unwrap().cut(seed * 31 + changes)));
+            let again = Log::open_on(in_memory(&left), || ());
+            assert!(again.is_ok_and(|(_, found)| found.is_empty()), "seed {seed}, after {changes} changes");
+        }
+    }
+    assert!((1..800).contains(&opened), "some cuts come before the log is open, some after: {opened}");
 }

@@ -46,12 +46,10 @@ impl Writer {
 
     /// Starts the segment whose first record will be `first`.
     pub(crate) fn rotate(&mut self, first: u64) -> Result<()> {
-        // A segment that nothing was written to would have the same name: it becomes the spare.
-        if self.segments.last().is_some_and(|(f, _)| *f == first)
-            && let Some((_, path)) = self.segments.pop()
-        {
-            let spare = segment::spare_path(&self.place.dir);
-            self.place.files.rename(&path, &spare).map_err(Error::io("rename", path))?;
+        // A segment that nothing was written to has the same name: the new one takes its place, in one step, for it may be the
+        // only one there is.
+        if self.segments.last().is_some_and(|(f, _)| *f == first) {
+            self.segments.pop();
         }
         let salt = self.place.salt()?;
         let header = Header { ensemble: self.place.ensemble, first, salt };

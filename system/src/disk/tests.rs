@@ -1,8 +1,13 @@
 //! The disk's rules.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use super::bytes::{PAGE, SECTOR};
+use super::memory::Memory;
 use super::names::{Disk, ROOT};
 use super::power::{Fault, Kind, Power};
+use crate::files::{Files, Open};
 use rustix::io::Errno;
 
 const SEEDS: u64 = 200;
@@ -124,6 +129,26 @@ fn names_are_durable_after_their_directorys_fsync_and_not_before() {
     assert!(after.contains(&[true, true, false, true]), "a's removal is lost");
     assert!(after.contains(&[false, false, false, false]) && after.contains(&[false, true, true, false]));
     assert!((0..SEEDS).all(|seed| names(seed, true) == [false, true, true, false]));
+}
+
+/// As a format makes a server's directory.
+#[test]
+fn durable_directories_survive_every_cut_and_others_do_not() {
+    let survivors = |durably: bool| {
+        let there = |seed: &u64| {
+            let power = Arc::new(Power::new(Disk::new(*seed)));
+            let files = Memory(Arc::clone(&power));
+            let path = Path::new("/a/b/c");
+            if durably { files.make_durable_dirs(path) } else { files.make_dirs(path) }.unwrap();
+            files.open(&path.join("f"), Open::Create).unwrap().sync_all().unwrap();
+            files.sync_dir(path).unwrap();
+            let left = Memory(Arc::new(Power::new(power.take().unwrap().cut(*seed))));
+            left.open(&path.join("f"), Open::Existing).is_ok()
+        };
+        (0..SEEDS).filter(there).count() as u64
+    };
+    assert_eq!(survivors(true), SEEDS);
+    assert!((1..SEEDS).contains(&survivors(false)));
 }
 
 #[test]

@@ -43,6 +43,11 @@ pub trait Role: Send {
     fn acknowledged(&self) -> u64;
 }
 
+/// Where the server's data lies: its own directory, and one above it, are made by its format.
+fn data(on: &Mounted) -> std::path::PathBuf {
+    on.path().join("ensemble/server")
+}
+
 /// There is no more power.
 #[derive(Debug)]
 pub struct Dark;
@@ -152,7 +157,7 @@ pub fn play<R: Role>() {
     while told.2 < cuts {
         let mut role = R::new(StdRng::seed_from_u64(rng.random()));
         let on = Mounted::new(formatted::<R>(&mut rng, &mut format_cuts)).unwrap();
-        alone(async || role.make(on.path()).await);
+        alone(async || role.make(&data(&on)).await);
         // What making it says is durable must be.
         let mut disk = on.cut(rng.random());
         for _ in 0..LIVES.min(cuts - told.2) {
@@ -188,7 +193,7 @@ fn formatted<R: Role>(rng: &mut StdRng, cuts: &mut usize) -> Disk {
             on.power().cut_after(rng.random_range(0..MAKING), rng.random());
             interrupted -= 1;
         }
-        let made = R::format(on.path());
+        let made = R::format(&data(&on));
         let dark = *on.power().dark().borrow();
         assert!(dark || made.is_ok(), "a store cannot be made: {made:?}");
         *cuts += usize::from(dark);
@@ -204,7 +209,7 @@ fn live<R: Role>(role: &mut R, on: &Mounted, rng: &mut StdRng, last: bool) {
     // Often soon after the load begins, where little has been written yet.
     let most = [R::CHANGES / 8, R::CHANGES][rng.random_range(0..2)];
     let changes = rng.random_range(0..most.max(1));
-    let life = Life { power, dark, data: on.path().to_owned(), changes, last_is_made: rng.random(), last };
+    let life = Life { power, dark, data: data(&on), changes, last_is_made: rng.random(), last };
     let ended = alone(async || role.live(&life).await);
     assert!(ended.is_err() || last, "a life ended before its cut");
     assert!(ended.is_ok() || !last, "a last life was cut");

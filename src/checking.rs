@@ -53,11 +53,16 @@ pub async fn run(args: CheckArgs) -> Result<()> {
         (mended.report.clone(), Some((mended, said)), proposals)
     } else {
         let report = check::run(&directory, &table, &options).await.map_err(Error::Check)?;
+        // What is wrong is told even if it cannot be told what to do about it.
         let proposals = if report.clean() {
-            Vec::new()
+            Ok(Vec::new())
         } else {
-            propose(&directory, &table, &options, &report).await.map_err(Error::Check)?
+            propose(&directory, &table, &options, &report).await.map_err(Error::Check)
         };
+        let proposals = proposals.unwrap_or_else(|error| {
+            eprintln!("slice: what could be repaired is not known: {error}");
+            Vec::new()
+        });
         (report, None, proposals)
     };
     print_out(&if args.json {
@@ -103,8 +108,11 @@ fn as_json(r: &Report, mended: Option<&(Mended, Vec<String>)>, proposals: &[Prop
 
 fn as_text(r: &Report, mended: Option<&Mended>, proposals: &[Proposal]) -> String {
     let mut text = String::new();
-    for Proposal { problem, plan } in proposals {
-        text.push_str(&format!("{problem}\n    {plan}\n"));
+    for (i, problem) in r.problems.iter().enumerate() {
+        text.push_str(&format!("{problem}\n"));
+        if let Some(Proposal { plan, .. }) = proposals.get(i) {
+            text.push_str(&format!("    {plan}\n"));
+        }
     }
     if r.more > 0 {
         text.push_str(&format!("… and {} more\n", r.more));

@@ -6,6 +6,8 @@
 //! LIST_OBJECTS of every small-file server ─┼──merge by file id──────────────────▶ judge::Files ──▶ problems
 //! LIST_OBJECTS of every storage node ──────┘
 //! ```
+//! What is found can be mended: [`repair`].
+//!
 //! Lists come in pages and are judged as they come; kept are 24 bytes for every entry and 40 for every directory. What the
 //! ensemble changes while it is being listed can look wrong, so problems count only if a second look finds them again.
 

@@ -15,8 +15,9 @@ fn count() -> u64 {
 }
 
 /// Seeds whose histories show the known fault of README: an entry is seen where it stands before its directory's home site
-/// counts it. `known_fault_seeds` runs them.
-const KNOWN: [u64; 2] = [557, 881];
+/// counts it. Of 807, a scan that misses a name, it is not known yet whether the scan or its judge is wrong
+/// (docs/decisions/0013-simulation.md). `known_fault_seeds` runs them. A change of what happens in which order changes them.
+const KNOWN: [u64; 2] = [667, 807];
 
 fn alone() -> Option<u64> {
     std::env::var("SLICE_SIM_SEED").ok().map(|seed| seed.parse().unwrap())

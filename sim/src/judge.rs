@@ -1,7 +1,8 @@
 //! Whether there is an order of all operations, each at some moment between its call and its answer, in which the model
 //! gives the same answers (linearizability; the search is Wing and Gong's, with Lowe's memory of what was tried).
 //!
-//! Scans are judged after that: a name that nobody touched meanwhile is in the scan exactly if it was there (I2).
+//! Scans are judged by such an order, and if they do not fit by the next one: a name that nobody touched meanwhile is in the scan
+//! exactly if it was there (I2).
 
 use crate::model::Fs;
 use crate::ops::{Entry, Op};
@@ -111,12 +112,15 @@ pub fn judge(start: &Fs, entries: &[Entry]) -> Result<Found, String> {
     };
     let next = search.settle(start);
     let mut lengths = vec![0];
+    let mut scanned = None;
     let mut steps = vec![Step { fs: start.clone(), took: None, next }];
     while let Some(step) = steps.last_mut() {
         if search.order.len() == entries.len() {
-            let Found { order, end } = Found { order: search.order, end: step.fs.clone() };
-            scans(start, entries, &order)?;
-            return Ok(Found { order, end });
+            match scans(start, entries, &search.order) {
+                Ok(()) => return Ok(Found { order: search.order, end: step.fs.clone() }),
+                // Another order may explain them, too.
+                Err(why) => drop(scanned.get_or_insert(why)),
+            }
         }
         assert!(search.tried < MAX_TRIED, "the search for an order takes too long");
         match step.next.pop() {
@@ -136,6 +140,9 @@ pub fn judge(start: &Fs, entries: &[Entry]) -> Result<Found, String> {
                 steps.pop();
             }
         }
+    }
+    if let Some(why) = scanned {
+        return Err(why);
     }
     let (len, why) = search.deepest;
     Err(format!(

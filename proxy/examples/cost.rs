@@ -235,7 +235,8 @@ impl Drop for Process {
 struct Load {
     channels: RefCell<Vec<Channel>>,
     template: Vec<u8>,
-    body: Bytes,
+    /// A channel's own: all channels begin with one transaction id, and equal calls of one host under one id are copies.
+    bodies: RefCell<Vec<Bytes>>,
     buffer: RefCell<BytesMut>,
     to_send: Cell<usize>,
     to_come: Cell<usize>,
@@ -254,11 +255,12 @@ impl Load {
             buffer.extend_from_slice(&self.template);
             buffer.split()
         };
-        let channel = {
-            let channels = self.channels.borrow();
-            channels[token as usize % channels.len()].clone()
+        let (channel, body) = {
+            let (channels, bodies) = (self.channels.borrow(), self.bodies.borrow());
+            let at = token as usize % channels.len();
+            (channels[at].clone(), bodies[at].clone())
         };
-        channel.forward(Message { head, body: self.body.clone(), tail: BytesMut::new() }, token);
+        channel.forward(Message { head, body, tail: BytesMut::new() }, token);
     }
 }
 
@@ -315,7 +317,7 @@ fn load(target: SocketAddr, op: &str, connections: usize, depth: usize, calls: u
         let load = Rc::new(Load {
             channels: RefCell::default(),
             template,
-            body,
+            bodies: RefCell::default(),
             buffer: RefCell::default(),
             to_send: Cell::new(calls),
             to_come: Cell::new(calls),
@@ -323,6 +325,9 @@ fn load(target: SocketAddr, op: &str, connections: usize, depth: usize, calls: u
         });
         for _ in 0..connections {
             let sink = Rc::clone(&load) as Rc<dyn ReplySink>;
+            let mut own = body.to_vec();
+            own.iter_mut().zip(rand::random::<[u8; 16]>()).for_each(|(to, from)| *to = from);
+            load.bodies.borrow_mut().push(own.into());
             load.channels.borrow_mut().push(Channel::open(
                 ServerId(0),
                 Target::Socket(target),

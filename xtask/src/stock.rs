@@ -31,8 +31,11 @@ const EACH_POLICY: &[&str] = &["partition_one_process", "mkdir_one_process", "ha
 /// Hashing is the policy with the most servers in an operation.
 const ONE: &[&str] = &["hash_separate"];
 
-/// Each policy with a role killed at a time, and one whose only process is.
-const RESTARTS: &[&str] = &["hash_one_process", "partition_separate", "mkdir_separate", "hash_separate"];
+/// The policy with the fewest servers in an operation, in one process, and the one with the most, in many.
+const ENDS: &[&str] = &["partition_one_process", "hash_separate"];
+
+/// A role killed at a time, and an ensemble whose only process is: the torment kills all the time.
+const RESTARTS: &[&str] = &["hash_one_process", "mkdir_separate"];
 
 /// A test's guest has a limit of its own, 30 minutes at most; this one is for a test that waits outside it.
 const LIMIT: Duration = Duration::from_secs(45 * 60);
@@ -73,12 +76,12 @@ pub const SUITES: [Suite; 13] = [
         quick: &["files"],
         normal: &[],
     },
-    Suite { name: "stock_pjdfstest", tests: &STOCK, quick: EACH_POLICY, normal: &[] },
+    Suite { name: "stock_pjdfstest", tests: &STOCK, quick: ONE, normal: EACH_POLICY },
     Suite { name: "stock_two_mounts", tests: &STOCK, quick: ONE, normal: EACH_POLICY },
-    Suite { name: "stock_nconnect", tests: &STOCK, quick: ONE, normal: EACH_POLICY },
+    Suite { name: "stock_nconnect", tests: &STOCK, quick: ONE, normal: ENDS },
     Suite { name: "stock_restart", tests: &STOCK, quick: ONE, normal: RESTARTS },
     Suite { name: "stock_torment", tests: &SEPARATE, quick: ONE, normal: ONE },
-    Suite { name: "stock_fsx", tests: &STOCK, quick: ONE, normal: &[] },
+    Suite { name: "stock_fsx", tests: &STOCK, quick: ONE, normal: EACH_POLICY },
     Suite { name: "stock_tree", tests: &STOCK, quick: ONE, normal: EACH_POLICY },
 ];
 

@@ -209,7 +209,7 @@ fn live<R: Role>(role: &mut R, on: &Mounted, rng: &mut StdRng, last: bool) {
     // Often soon after the load begins, where little has been written yet.
     let most = [R::CHANGES / 8, R::CHANGES][rng.random_range(0..2)];
     let changes = rng.random_range(0..most.max(1));
-    let life = Life { power, dark, data: data(&on), changes, last_is_made: rng.random(), last };
+    let life = Life { power, dark, data: data(on), changes, last_is_made: rng.random(), last };
     let ended = alone(async || role.live(&life).await);
     assert!(ended.is_err() || last, "a life ended before its cut");
     assert!(ended.is_ok() || !last, "a last life was cut");

@@ -198,6 +198,12 @@ impl Layout {
         Ok(())
     }
 
+    /// Whether the entries that were in this object's directory when the server started are durable for sure: it, and those above it,
+    /// have been fsynced since.
+    pub(crate) fn knows(&self, file: FileId) -> bool {
+        self.known.lock().leaves.contains(&Leaf::of(file))
+    }
+
     /// Removes an object's file. Durable after [`sync_leaf`](Self::sync_leaf), which need not be soon: the tombstone says that
     /// it is gone.
     pub(crate) fn remove_object(&self, file: FileId) -> Result<()> {

@@ -25,6 +25,8 @@ pub(crate) struct Object {
     /// End of the last byte, an offset in the NFS file.
     end: AtomicU64,
     pub(crate) committer: Committer,
+    /// Its file was found, and nobody knows whether the file's entry is durable: an earlier life may have ended before that.
+    found: AtomicBool,
     /// Used since the cache's hand last came by.
     pub(crate) used: AtomicBool,
 }
@@ -48,6 +50,7 @@ impl Object {
             state: RwLock::default(),
             end: AtomicU64::new(0),
             committer: Committer::default(),
+            found: AtomicBool::new(false),
             used: AtomicBool::new(true),
         }
     }
@@ -67,6 +70,7 @@ impl Object {
             let stat =
                 bytes.stat().map_err(|e| crate::error::Error::io("stat", layout.path(self.file))(e))?;
             self.end.store(stat.len, Ordering::Release);
+            self.found.store(!layout.knows(self.file), Ordering::Relaxed);
         }
         let fence =
             Fence { epoch: record.epoch, applied: record.epoch, tombstone: record.purged_ns.is_some() };
@@ -113,6 +117,15 @@ impl Object {
             state.fence.applied = epoch;
         }
         Ok(true)
+    }
+
+    /// Bytes were written. With the state shared.
+    pub(crate) fn wrote(&self) {
+        if self.found.load(Ordering::Relaxed) && self.found.swap(false, Ordering::Relaxed) {
+            self.committer.created();
+        } else {
+            self.committer.wrote();
+        }
     }
 
     /// End of the last byte, an offset in the NFS file.

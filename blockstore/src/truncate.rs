@@ -43,7 +43,7 @@ fn cut(node: &Node, object: &Object, epoch: Epoch, size: u64) -> Result<Ticket, 
         if let Some(file) = bytes.as_ref().filter(|_| end < object.end()) {
             file.set_len(end).map_err(|e| Error::io("truncate", node.layout.path(object.file))(e))?;
             object.cut(end);
-            object.committer.wrote();
+            object.wrote();
         }
         bytes
     };

@@ -89,7 +89,7 @@ impl WriteCall {
             let count = put(file, data, self.offset)
                 .map_err(|e| Error::io("write", node.layout.path(self.file))(e))?;
             object.grew(self.offset + count as u64);
-            object.committer.wrote();
+            object.wrote();
             return Ok(Some(Written { count, verf }));
         }
         Err(NfsStat3::JUKEBOX.into())

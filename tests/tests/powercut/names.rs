@@ -347,11 +347,6 @@ impl Role for Names {
     }
 
     fn format(data: &Path) -> Result<(), String> {
-        (0..2)
-            .try_for_each(|which| std::fs::create_dir_all(config(data, which).data))
-            .map_err(|e| e.to_string())?;
-        // Their directories are this disk's own: whoever makes them makes them durable.
-        std::fs::File::open(data).and_then(|dir| dir.sync_all()).map_err(|e| e.to_string())?;
         let format = |which| {
             let config = config(data, which);
             wire::make_once(&config.data, || DirServer::format(&config).map_err(|e| e.to_string()))

@@ -113,7 +113,7 @@ impl Layout {
     }
 
     /// Opens `DIR/objects`, if it is the server's. Makes durable whatever an earlier life left in the page cache, so that
-    /// every object that is found is durably there.
+    /// every object that is found is durably there, where the file system has a syncfs (FUSE has none: see `Object::wrote`).
     pub(crate) fn open(
         files: Arc<dyn Files>,
         data: &Path,

@@ -225,6 +225,11 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::Layout;
+    use slice_proto::ids::{EnsembleId, Epoch, FileId, Role, ServerId};
+    use slice_proto::secret::Identity;
+    use slice_store::{EngineKind, Store, StoreStamp};
+    use slice_system::Kernel;
 
     fn rx(wait: Wait) -> oneshot::Receiver<bool> {
         match wait {
@@ -254,6 +259,34 @@ mod tests {
         assert!(!c.end(c.begin(), true));
         assert_eq!(late.try_recv(), Ok(true));
         assert!(c.clean());
+    }
+
+    /// An earlier life may have made the file and ended before its entry was durable; not every file system has a syncfs that
+    /// [`Layout::open`] could count on.
+    #[test]
+    fn the_entry_of_a_file_that_was_found_goes_with_the_first_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity { ensemble: EnsembleId(1), secret: [2; 32] };
+        let stamp = StoreStamp { ensemble: EnsembleId(1), server: ServerId(3), role: Role::Block, format: 1 };
+        Layout::format(&Kernel, dir.path(), &identity, ServerId(3)).unwrap();
+        Store::format(dir.path(), EngineKind::Fjall, stamp).unwrap();
+        let store = Store::open(dir.path(), EngineKind::Fjall, stamp).unwrap();
+        let life = || Layout::open(Arc::new(Kernel), dir.path(), &identity, ServerId(3)).unwrap();
+        let load = |layout: &Layout, write| {
+            let object = Object::new(FileId(5));
+            object.load(&store, layout, write).unwrap();
+            object
+        };
+        assert!(load(&life(), Some(Epoch(0))).committer.begin().entry, "it was made");
+        let layout = life();
+        let found = load(&layout, None);
+        assert!(found.committer.clean(), "who only reads has nothing to wait for");
+        found.wrote();
+        assert!(found.committer.begin().entry);
+        layout.sync_entry(FileId(5)).unwrap();
+        let again = load(&layout, None);
+        again.wrote();
+        assert!(!again.committer.begin().entry, "once a life is enough");
     }
 
     #[test]

@@ -11,6 +11,8 @@ use slice_proto::xdr::{Reader, XdrError};
 
 /// Version of every record.
 pub(crate) const VERSION: u8 = 1;
+/// The most that an epoch or a set-attribute sequence can come to by counting, in any time: one more never overflows.
+const COUNTED_MOST: u64 = u64::MAX >> 1;
 
 /// Format of the whole store, as its stamp says.
 pub const STORE_FORMAT: u32 = 1;
@@ -225,7 +227,11 @@ impl AttrRec {
                 },
             })
         };
-        read(&mut Reader::at(bytes, 4)).map_err(|_| bad("too short"))
+        let rec = read(&mut Reader::at(bytes, 4)).map_err(|_| bad("too short"))?;
+        if rec.epoch.0 > COUNTED_MOST || rec.seq.0 > COUNTED_MOST {
+            return Err(bad("an epoch or a sequence that no counting leads to"));
+        }
+        Ok(rec)
     }
 
     /// The size that clients see.
@@ -457,6 +463,21 @@ mod tests {
         let mut newer = bytes.to_vec();
         newer[0] = 2;
         assert!(AttrRec::decode(b"k", &newer.into()).is_err());
+    }
+
+    /// Else a SETATTR of it would count past the end: a peer may send any record (found by fuzzing).
+    #[test]
+    fn what_no_counting_leads_to_is_no_record() {
+        let rec = AttrRec::new(FType3::Reg, VolumeId(0), 0, 0o644, 0, 0, 1);
+        for (epoch, seq, good) in [
+            (COUNTED_MOST, COUNTED_MOST, true),
+            (COUNTED_MOST + 1, 1, false),
+            (0, COUNTED_MOST + 1, false),
+            (u64::MAX, u64::MAX, false),
+        ] {
+            let rec = AttrRec { epoch: Epoch(epoch), seq: AttrSeq(seq), ..rec.clone() };
+            assert_eq!(AttrRec::decode(b"k", &rec.encode()).is_ok(), good, "{epoch} {seq}");
+        }
     }
 
     #[test]

@@ -16,6 +16,8 @@ fn nothing_grows() {
     let mut soak = Command::new(paths::workspace().join("load/soak"));
     soak.args(["--seconds", seconds, "--every", "3", "--rate", "400", "--no-latency", "--results"]);
     soak.arg(folder.path().join("soak.tsv")).env("SLICE", binary().unwrap());
-    let status = soak.status().unwrap();
-    assert!(status.success(), "{status}");
+    // Its output is the test's own: on the runner's line it would hide the result.
+    let output = soak.output().unwrap();
+    println!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}", output.status);
 }

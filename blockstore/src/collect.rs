@@ -7,16 +7,14 @@ use crate::error::Result;
 use crate::layout::Leaf;
 use crate::node::Node;
 use crate::object::{Object, State};
-use crate::record::{GRAVES, grave_key, grave_of, object_key};
 use slice_proto::ids::FileId;
 use slice_rpc::clock::Clock;
-use slice_store::{Batch, Direction, KeyRange, Ticket};
+use slice_store::data_keys::{TOMBSTONE_KEPT, grave_key, object_key, old_graves};
+use slice_store::{Batch, Ticket};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a tombstone is kept: TCP gives a connection up after 15 minutes of silence or less; 1 hour is well beyond.
-pub(crate) const TOMBSTONE_KEPT: Duration = Duration::from_secs(3600);
 /// How often old ones are looked for.
 const COLLECT_EVERY: Duration = Duration::from_secs(60);
 /// Tombstones collected in one go: one batch of the store, a few hundred KiB.
@@ -49,7 +47,9 @@ impl Node {
         }
         let now = self.steady.now_ns();
         let here = Arc::clone(self);
-        let old = self.blocking(move || here.old_graves(now.saturating_sub(kept), now)).await??;
+        let old = self
+            .blocking(move || old_graves(&here.store, now.saturating_sub(kept), now, MAX_COLLECTED))
+            .await??;
         let here = Arc::clone(self);
         let files: BTreeSet<FileId> = old.iter().map(|(_, f)| *f).collect();
         self.blocking(move || here.remove_for_good(&files)).await??;
@@ -74,24 +74,6 @@ impl Node {
             *state = State::default();
         }
         Ok(self.store.submit(batch)?)
-    }
-
-    /// Those of up to `before`, and those of a clock that was ahead of `now`.
-    fn old_graves(&self, before: u64, now: u64) -> Result<Vec<(u64, FileId)>> {
-        let mut old = Vec::new();
-        for (from, is_old) in [
-            (Direction::Forward, &(|at| at <= before) as &dyn Fn(u64) -> bool),
-            (Direction::Backward, &|at| at > now),
-        ] {
-            let room = MAX_COLLECTED.saturating_sub(old.len());
-            for pair in self.store.iter(KeyRange::prefix(GRAVES), from).take(room) {
-                match grave_of(&pair?.0) {
-                    Some((at, file)) if is_old(at) => old.push((at, file)),
-                    _ => break,
-                }
-            }
-        }
-        Ok(old)
     }
 
     /// Makes durable that the files are gone: their tombstones no longer say so.

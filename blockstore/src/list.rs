@@ -2,10 +2,11 @@
 
 use crate::error::Result;
 use crate::node::Node;
-use crate::record::{OBJECTS, Record, object_key, object_of};
+use crate::record::Record;
 use slice_proto::ids::FileId;
 use slice_proto::nfs3::NfsStat3;
 use slice_proto::peer::data::{ListArgs, MAX_LISTED, ObjectInfo, ObjectsRes, StatArgs};
+use slice_store::data_keys::{OBJECTS, object_key, object_of};
 use slice_store::{Direction, KeyRange};
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -3,10 +3,11 @@
 use crate::error::Result;
 use crate::fence::{Fence, UNRECORDED, WriteVerdict};
 use crate::layout::Layout;
-use crate::record::{Record, object_key};
+use crate::record::Record;
 use crate::sync::Committer;
 use parking_lot::{RwLock, RwLockReadGuard};
 use slice_proto::ids::{Epoch, FileId};
+use slice_store::data_keys::object_key;
 use slice_store::{Batch, Store, Ticket};
 use slice_system::File;
 use std::sync::Arc;

@@ -3,13 +3,14 @@
 use crate::fence::ChangeVerdict;
 use crate::node::Node;
 use crate::object::Object;
-use crate::record::{Record, grave_key, object_key};
+use crate::record::Record;
 use crate::reply::Refusal;
 use bytes::Bytes;
 use slice_proto::ids::Epoch;
 use slice_proto::peer::PrivateStatus;
 use slice_proto::peer::data::PurgeArgs;
 use slice_rpc::clock::Clock;
+use slice_store::data_keys::{grave_key, object_key};
 use slice_store::{Batch, Ticket};
 use std::sync::Arc;
 

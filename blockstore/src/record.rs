@@ -1,14 +1,8 @@
-//! An object's metadata record, and the other keys of the store.
-//!
-//! | key | value |
-//! | --- | --- |
-//! | `o` ‖ file id (8) | [`Record`] of an object that is not as objects are by default |
-//! | `t` ‖ time in ns (8) ‖ file id (8) | empty: a tombstone, in the order in which they were made |
-//! | `s` ‖ site (2) | version of the stamp: this store holds the site (I4) |
+//! An object's metadata record; its key, and the others of the store, are in [`slice_store::data_keys`].
 
 use crate::error::{Error, Result};
 use bytes::{BufMut, Bytes, BytesMut};
-use slice_proto::ids::{Epoch, FileId, Site};
+use slice_proto::ids::{Epoch, FileId};
 use slice_proto::xdr::Reader;
 
 /// Tells records of this layout from later ones.
@@ -58,61 +52,6 @@ impl Record {
     }
 }
 
-const OBJECT: u8 = b'o';
-const GRAVE: u8 = b't';
-const SITE: u8 = b's';
-
-/// Prefix of all object records.
-pub(crate) const OBJECTS: [u8; 1] = [OBJECT];
-/// Prefix of all tombstones.
-pub(crate) const GRAVES: [u8; 1] = [GRAVE];
-/// Prefix of all site stamps.
-pub(crate) const SITES: [u8; 1] = [SITE];
-/// Value of a site stamp: its version.
-pub(crate) const SITE_STAMP: &[u8] = &[1];
-
-/// Where an object's record stands.
-pub(crate) fn object_key(file: FileId) -> [u8; 9] {
-    let mut key = [OBJECT; 9];
-    key.iter_mut().skip(1).zip(file.0.to_be_bytes()).for_each(|(k, b)| *k = b);
-    key
-}
-
-/// The file whose record stands at `key`.
-pub(crate) fn object_of(key: &[u8]) -> Option<FileId> {
-    let (&OBJECT, id) = key.split_first()? else { return None };
-    id.try_into().ok().map(|b| FileId(u64::from_be_bytes(b)))
-}
-
-/// Where a tombstone's time stands.
-pub(crate) fn grave_key(at_ns: u64, file: FileId) -> [u8; 17] {
-    let mut key = [GRAVE; 17];
-    let rest = at_ns.to_be_bytes().into_iter().chain(file.0.to_be_bytes());
-    key.iter_mut().skip(1).zip(rest).for_each(|(k, b)| *k = b);
-    key
-}
-
-/// The time and file of the tombstone at `key`.
-pub(crate) fn grave_of(key: &[u8]) -> Option<(u64, FileId)> {
-    let (&GRAVE, rest) = key.split_first()? else { return None };
-    let (at, file) = rest.split_first_chunk::<8>()?;
-    Some((u64::from_be_bytes(*at), FileId(u64::from_be_bytes(file.try_into().ok()?))))
-}
-
-/// Where a site's stamp stands.
-pub(crate) fn site_key(site: Site) -> [u8; 3] {
-    let [a, b] = site.0.to_be_bytes();
-    [SITE, a, b]
-}
-
-/// The site whose stamp stands at `key`.
-pub(crate) fn site_of(key: &[u8]) -> Option<Site> {
-    match key {
-        [SITE, a, b] => Some(Site(u16::from_be_bytes([*a, *b]))),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,18 +59,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn records_and_keys_read_back(epoch: u64, at: Option<u64>, file: u64, time: u64, site: u16) {
+        fn records_read_back(epoch: u64, at: Option<u64>, file: u64) {
             let r = Record { epoch: Epoch(epoch), purged_ns: at };
             prop_assert_eq!(Record::decode(FileId(file), &r.encode()).unwrap(), r);
-            prop_assert_eq!(object_of(&object_key(FileId(file))), Some(FileId(file)));
-            prop_assert_eq!(grave_of(&grave_key(time, FileId(file))), Some((time, FileId(file))));
-            prop_assert_eq!(site_of(&site_key(Site(site))), Some(Site(site)));
         }
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..30)) {
             let _ = Record::decode(FileId(1), &bytes);
-            let _ = (object_of(&bytes), grave_of(&bytes), site_of(&bytes));
         }
     }
 }

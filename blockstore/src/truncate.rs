@@ -4,12 +4,13 @@ use crate::error::Error;
 use crate::fence::ChangeVerdict;
 use crate::node::Node;
 use crate::object::Object;
-use crate::record::{Record, object_key};
+use crate::record::Record;
 use crate::reply::Refusal;
 use slice_proto::ids::{Epoch, FileId, SITES_PER_ROLE};
 use slice_proto::peer::PrivateStatus;
 use slice_proto::peer::data::TruncateArgs;
 use slice_proto::placement::{STRIPE_UNIT, THRESHOLD, block_site};
+use slice_store::data_keys::object_key;
 use slice_store::{Batch, Ticket};
 use std::sync::Arc;
 

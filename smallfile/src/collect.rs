@@ -4,17 +4,15 @@
 //! can stay silent and still deliver one.
 
 use crate::core::Object;
-use crate::core::record::{GRAVES, grave_key, grave_of, object_key};
 use crate::error::Result;
 use crate::node::Node;
 use slice_proto::ids::FileId;
 use slice_rpc::clock::Clock;
-use slice_store::{Batch, Direction, KeyRange};
+use slice_store::Batch;
+use slice_store::data_keys::{TOMBSTONE_KEPT, grave_key, object_key, old_graves};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a tombstone is kept: TCP gives a connection up after 15 minutes of silence or less; 1 hour is well beyond.
-pub(crate) const TOMBSTONE_KEPT: Duration = Duration::from_secs(3600);
 /// How often old ones are looked for.
 const COLLECT_EVERY: Duration = Duration::from_secs(60);
 /// Tombstones collected in one go: one batch of the store, a few hundred KiB.
@@ -47,7 +45,9 @@ impl Node {
         }
         let now = self.steady.now_ns();
         let here = Arc::clone(self);
-        let old = self.blocking(move || here.old_graves(now.saturating_sub(kept), now)).await??;
+        let old = self
+            .blocking(move || old_graves(&here.store, now.saturating_sub(kept), now, MAX_COLLECTED))
+            .await??;
         for (at, file) in &old {
             self.exhume(*at, *file)?;
         }
@@ -74,23 +74,5 @@ impl Node {
         drop(cell);
         self.cache.forget(file);
         Ok(())
-    }
-
-    /// Those of up to `before`, and those of a clock that was ahead of `now`.
-    fn old_graves(&self, before: u64, now: u64) -> Result<Vec<(u64, FileId)>> {
-        let mut old = Vec::new();
-        for (from, is_old) in [
-            (Direction::Forward, &(|at| at <= before) as &dyn Fn(u64) -> bool),
-            (Direction::Backward, &|at| at > now),
-        ] {
-            let room = MAX_COLLECTED.saturating_sub(old.len());
-            for pair in self.store.iter(KeyRange::prefix(GRAVES), from).take(room) {
-                match grave_of(&pair?.0) {
-                    Some((at, file)) if is_old(at) => old.push((at, file)),
-                    _ => break,
-                }
-            }
-        }
-        Ok(old)
     }
 }

@@ -1,7 +1,7 @@
 //! STAT and LIST_OBJECTS (`peer::data`): what the checker and an operator see, unstable writes included.
 
 use crate::core::Object;
-use crate::core::record::{OBJECTS, Record, object_key, object_of};
+use crate::core::record::Record;
 use crate::error::Result;
 use crate::node::Node;
 use crate::reply::Refusal;
@@ -9,6 +9,7 @@ use slice_proto::ids::FileId;
 use slice_proto::nfs3::NfsStat3;
 use slice_proto::peer::data::{ListArgs, MAX_LISTED, ObjectInfo, ObjectsRes, StatArgs};
 use slice_proto::placement::small_site;
+use slice_store::data_keys::{OBJECTS, object_key, object_of};
 use slice_store::{Direction, KeyRange};
 use std::collections::BTreeMap;
 use std::sync::Arc;

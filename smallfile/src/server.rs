@@ -1,7 +1,6 @@
 //! The server: its life from open to shutdown.
 
 use crate::config::{FORMAT, SmallConfig, Tuning};
-use crate::core::record::{SITE_STAMP, site_key};
 use crate::error::Error;
 use crate::log::flush::Hand;
 use crate::log::queue::Queue;
@@ -13,6 +12,7 @@ use slice_proto::stats::ServerStats;
 use slice_proto::table::Volume;
 use slice_rpc::clock::SharedClock;
 use slice_rpc::tables::Tables;
+use slice_store::data_keys::{SITE_STAMP, site_key};
 use slice_store::{Batch, Store, StoreStamp};
 use slice_system::{Files, Kernel, System};
 use std::sync::Arc;

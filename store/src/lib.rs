@@ -20,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+pub mod data_keys;
 pub mod engine;
 mod error;
 #[doc(hidden)]

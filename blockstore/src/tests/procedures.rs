@@ -213,7 +213,7 @@ fn a_purge_leaves_a_tombstone_for_its_time() {
         assert_eq!(h.read(F, MIB, 10).await, Ok((vec![], true)));
         assert!(!path.exists());
 
-        let kept = crate::collect::TOMBSTONE_KEPT.as_nanos() as u64;
+        let kept = slice_store::data_keys::TOMBSTONE_KEPT.as_nanos() as u64;
         let clock = h.clock.clone();
         clock.0.fetch_add(kept - 1, std::sync::atomic::Ordering::SeqCst);
         assert_eq!(h.node().node.collect().await.unwrap(), 0);
@@ -233,7 +233,7 @@ fn a_tombstone_stays_for_its_time_whatever_the_time_of_day() {
     run(async || {
         let mut h = Harness::new(|_| true).await;
         let clock = h.clock.clone();
-        let kept = crate::collect::TOMBSTONE_KEPT.as_nanos() as u64;
+        let kept = slice_store::data_keys::TOMBSTONE_KEPT.as_nanos() as u64;
         // The first in a life whose clock is a day ahead, the second when it was set right.
         clock.1.store(24 * kept, SeqCst);
         h.crash().await;
@@ -289,9 +289,9 @@ fn a_plain_file_costs_the_store_nothing() {
         let h = Harness::new(|_| true).await;
         h.put(F, 1, MIB, &[1; 10]).await;
         let store = &h.node().node.store;
-        assert_eq!(store.get(&crate::record::object_key(F)).unwrap(), None);
+        assert_eq!(store.get(&slice_store::data_keys::object_key(F)).unwrap(), None);
         h.put(F, 2, MIB, &[1; 10]).await;
-        assert!(store.get(&crate::record::object_key(F)).unwrap().is_some());
+        assert!(store.get(&slice_store::data_keys::object_key(F)).unwrap().is_some());
     });
 }
 

@@ -1,7 +1,6 @@
 //! Each procedure, as docs/wire.md has it.
 
 use super::harness::{Rig, SMALL, file, handle_bytes, routing, run};
-use crate::collect::TOMBSTONE_KEPT;
 use crate::config::Tuning;
 use bytes::BytesMut;
 use slice_proto::handle::{Handle, KeyRing};
@@ -13,6 +12,7 @@ use slice_proto::placement::{THRESHOLD, small_site};
 use slice_proto::rpc_msg::{OpaqueAuth, ReplyHeader, ReplyStatus, encode_call, program, version};
 use slice_proto::trailer::{CallTrailer, ResultTrailer};
 use slice_proto::xdr::Encode;
+use slice_store::data_keys::TOMBSTONE_KEPT;
 use std::sync::atomic::Ordering;
 
 const UNSTABLE: StableHow = StableHow::Unstable;

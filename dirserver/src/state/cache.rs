@@ -71,6 +71,11 @@ impl Cache {
         self.attrs.len()
     }
 
+    /// Bytes that attribute records and names take, by their weights.
+    pub(crate) fn bytes(&self) -> (u64, u64) {
+        (self.attrs.weight(), self.names.weight())
+    }
+
     pub(crate) fn attr(&self, file: FileId) -> Option<Arc<AttrCell>> {
         self.attrs.get(&file)
     }

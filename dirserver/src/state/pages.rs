@@ -78,6 +78,11 @@ impl Pages {
         (same && page.seen.iter().all(|seen| changes.still(seen))).then_some(page)
     }
 
+    /// Bytes that they take, by their weights.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.weight()
+    }
+
     pub(crate) fn put(&self, key: PageKey, page: Page) {
         self.0.insert(key, Arc::new(page));
     }

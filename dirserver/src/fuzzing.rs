@@ -28,7 +28,7 @@ pub fn records(data: &Bytes) {
     }
     let _ = (SiteStamp::decode(KEY, data).is_ok(), decode_number(KEY, data).is_ok());
     let _ = (keys::parse_hold(data), keys::parse_entry(data), keys::parse_reply(data));
-    let _ = (keys::parse_site(data), keys::number(data));
+    let _ = (keys::parse_site(data), keys::number(data), crate::tx::entry::decode(data).is_ok());
 }
 
 /// A name more and a name less is a bucket like others.

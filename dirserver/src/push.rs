@@ -139,7 +139,7 @@ fn step(inner: &Inner, told: &Told) -> Step {
     match attempt.commit(None, &[], Batch::new()) {
         Ok(done) => {
             let res = AttrRes { status: 0, current, table: routes.epoch(), now_ns: inner.now_ns() };
-            Step::Done(res, done.ticket)
+            Step::Done(res, done.due.ticket)
         }
         Err(error) => Step::Done(failure(inner, status_of(&error).0), Ticket::default()),
     }

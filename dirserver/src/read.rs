@@ -2,7 +2,8 @@
 //!
 //! A reader reads a directory's record before its names, and a name before whom it stands for; writers publish the other
 //! way round. So what a reply says of a name is at least as new as the directory's attributes beside it: a client
-//! that caches "not there" under those attributes will ask again.
+//! that caches "not there" under those attributes will ask again. A reply that shows what an operation under way has changed
+//! here waits until peers show it, too (`tx::unfinished`).
 
 use crate::call::{Bad, Head, open};
 use crate::decide::{At, access, names, perm};
@@ -14,6 +15,7 @@ use crate::server::{Admission, Inner};
 use crate::state::cache::AttrCell;
 use crate::state::locks::Turn;
 use crate::state::status_of;
+use crate::tx::unfinished::{Changed, Due};
 use bytes::{BufMut, BytesMut};
 use slice_proto::handle::Handle;
 use slice_proto::ids::Site;
@@ -26,8 +28,8 @@ use std::sync::Arc;
 
 /// How far a read came.
 pub(crate) enum Read {
-    /// The reply is written; it may go out when the ticket is durable.
-    Done(Ticket),
+    /// The reply is written.
+    Done(Due),
     /// A record is about to change hands: read again after this.
     Held(Turn),
     /// The caller knows a newer table: read again with it.
@@ -64,14 +66,14 @@ struct Reading<'a> {
     inner: &'a Inner,
     routes: &'a Routes,
     head: &'a Head,
-    /// When everything read so far is durable.
-    ticket: Ticket,
+    /// When everything read so far may be shown.
+    due: Due,
 }
 
 /// Handles a call of one of the four.
 pub(crate) fn read(inner: &Inner, head: &Head, args: &[u8], out: &mut BytesMut) -> Result<Read, Bad> {
     let routes = inner.routes();
-    let mut r = Reading { inner, routes: &routes, head, ticket: Ticket::default() };
+    let mut r = Reading { inner, routes: &routes, head, due: Due::default() };
     let done = match head.proc {
         Proc3::Getattr => r.getattr(args, out),
         Proc3::Lookup => r.lookup(args, out),
@@ -79,14 +81,14 @@ pub(crate) fn read(inner: &Inner, head: &Head, args: &[u8], out: &mut BytesMut) 
         _ => r.readlink(args, out),
     };
     let status = match done {
-        Ok(()) => return Ok(Read::Done(r.ticket)),
+        Ok(()) => return Ok(Read::Done(r.due)),
         Err(Stop::Read(read)) => return Ok(read),
         Err(Stop::Bad(Bad::Garbage)) => return Err(Bad::Garbage),
         Err(Stop::Status(status) | Stop::Bad(Bad::Status(status))) => status,
     };
     out.clear();
     reply::bare(out, head.xid, head.proc, status, routes.epoch(), inner.now_ns());
-    Ok(Read::Done(r.ticket))
+    Ok(Read::Done(r.due))
 }
 
 impl<'a> Reading<'a> {
@@ -98,7 +100,7 @@ impl<'a> Reading<'a> {
             Admission::No(status) => {
                 let (epoch, now) = (self.routes.epoch(), self.inner.now_ns());
                 reply::private(out, self.head.xid, status, epoch, now);
-                Err(Stop::Read(Read::Done(Ticket::default())))
+                Err(Stop::Read(Read::Done(Due::default())))
             }
         }
     }
@@ -111,8 +113,14 @@ impl<'a> Reading<'a> {
         let cell = self.inner.state.attr(file).map_err(|e| status_of(&e))?;
         // What is gone has no ticket any more; its removal is among all that was submitted.
         let shown = cell.as_ref().map_or_else(|| self.inner.state.read_ticket(), |cell| cell.ticket);
-        self.ticket = self.ticket.max(shown);
+        self.shows(shown, Changed { file, names: None });
         Ok(cell)
+    }
+
+    /// The reply shows a record, which is durable with `ticket`. It was read before this is said.
+    fn shows(&mut self, ticket: Ticket, record: Changed) {
+        self.due.ticket = self.due.ticket.max(ticket);
+        self.inner.journal.unfinished.of(record, &mut self.due.after);
     }
 
     fn begin<'w>(&self, out: &'w mut BytesMut, status: NfsStat3, h: &Handle) -> Writer<'w> {
@@ -222,7 +230,7 @@ impl<'a> Reading<'a> {
             return Err(Stop::Read(Read::Held(turn)));
         }
         let cell = self.inner.state.names(site, (key.dir, key.hash47)).map_err(|e| status_of(&e))?;
-        self.ticket = self.ticket.max(cell.ticket);
+        self.shows(cell.ticket, Changed { file: key.dir, names: Some(key.hash47) });
         cell.bucket.find(at.name).ok_or_else(|| NfsStat3::NOENT.into())
     }
 

@@ -17,6 +17,7 @@ use crate::server::{Admission, Inner};
 use crate::state::changes::{Seen, Slot};
 use crate::state::pages::{Page as KeptPage, PageKey};
 use crate::state::status_of;
+use crate::tx::unfinished::{Changed, Due};
 use bytes::{BufMut, Bytes, BytesMut};
 use slice_proto::handle::{HANDLE_LEN, Handle};
 use slice_proto::ids::FileId;
@@ -56,7 +57,7 @@ struct Page<'a> {
     room: usize,
     dir_room: usize,
     entries: usize,
-    ticket: Ticket,
+    due: Due,
     /// Everything that was looked at; nothing if some of it was being changed, and the page is not kept.
     seen: Option<Vec<Seen>>,
 }
@@ -72,7 +73,7 @@ pub(crate) fn readdir(inner: &Inner, head: &Head, args: &[u8], out: &mut BytesMu
         let mut w = Writer::new(out, head.xid, status.0, inner.fsid(slice_proto::ids::VolumeId(0)));
         w.attr(rec.map_or(FileId(0), |r| r.0), rec.map(|r| r.1));
         w.finish(epoch, now);
-        Ok(Read::Done(Ticket::default()))
+        Ok(Read::Done(Due::default()))
     };
     let asked = match decode(&routes, head.proc, args) {
         Ok(asked) => asked,
@@ -89,20 +90,24 @@ pub(crate) fn readdir(inner: &Inner, head: &Head, args: &[u8], out: &mut BytesMu
             Admission::Wait => return Ok(Read::Table),
             Admission::No(status) => {
                 reply::private(out, head.xid, status, epoch, now);
-                return Ok(Read::Done(Ticket::default()));
+                return Ok(Read::Done(Due::default()));
             }
         }
     }
-    let mut ticket = Ticket::default();
+    let unfinished = &inner.journal.unfinished;
+    let mut due = Due::default();
     let cell = if home {
         if let Some(turn) = inner.state.veiled(&attr_key(dir.file)) {
             return Ok(Read::Held(turn));
         }
-        match inner.state.attr(dir.file) {
+        let found = inner.state.attr(dir.file);
+        unfinished.of(Changed { file: dir.file, names: None }, &mut due.after);
+        match found {
             Ok(Some(cell)) => Some(cell),
-            // Its removal is among all that was submitted.
             Ok(None) => {
-                return refuse(NfsStat3::STALE, None, out).map(|_| Read::Done(inner.state.read_ticket()));
+                // Its removal is among all that was submitted.
+                due.ticket = inner.state.read_ticket();
+                return refuse(NfsStat3::STALE, None, out).map(|_| Read::Done(due));
             }
             Err(error) => return refuse(status_of(&error), None, out),
         }
@@ -112,13 +117,13 @@ pub(crate) fn readdir(inner: &Inner, head: &Head, args: &[u8], out: &mut BytesMu
     let rec = cell.as_ref().map(|c| &c.rec);
     if let Some(cell) = &cell {
         // Every change of a name that is here came with one of this record, in the same batch; readers read it first.
-        ticket = cell.ticket;
+        due.ticket = cell.ticket;
         let shown = Some((dir.file, &cell.rec));
         if !cell.rec.is_dir() {
-            return refuse(NfsStat3::NOTDIR, shown, out);
+            return refuse(NfsStat3::NOTDIR, shown, out).map(|_| Read::Done(due));
         }
         if !perm::may(&head.cred, &cell.rec, perm::R) {
-            return refuse(NfsStat3::ACCES, shown, out);
+            return refuse(NfsStat3::ACCES, shown, out).map(|_| Read::Done(due));
         }
     }
     // What an operation that survived a restart has done to a name is not written yet.
@@ -135,7 +140,9 @@ pub(crate) fn readdir(inner: &Inner, head: &Head, args: &[u8], out: &mut BytesMu
         w.again(&page.entries, &page.stamps);
         encode_end(w.w, page.eof);
         w.finish(epoch, now);
-        return Ok(Read::Done(ticket.max(page.ticket)));
+        due.ticket = due.ticket.max(page.ticket);
+        unfinished.of_names(dir.file, asked.first_hash(), &mut due.after);
+        return Ok(Read::Done(due));
     }
     let (begin, stamped) = (w.w.len(), w.stamped());
     let fixed = 4 + rec.map_or(0, |_| Fattr3::ENCODED_LEN) + 8 + END_LEN;
@@ -147,7 +154,7 @@ pub(crate) fn readdir(inner: &Inner, head: &Head, args: &[u8], out: &mut BytesMu
         room: asked.maxcount.saturating_sub(fixed),
         dir_room: asked.dircount,
         entries: 0,
-        ticket,
+        due,
         seen: Some(Vec::new()),
     };
     page.look(Slot::names(dir.file));
@@ -163,9 +170,13 @@ pub(crate) fn readdir(inner: &Inner, head: &Head, args: &[u8], out: &mut BytesMu
         out.clear();
         return refuse(NfsStat3::TOOSMALL, rec.map(|r| (dir.file, r)), out);
     }
-    let Page { w, ticket, seen, .. } = page;
+    let Page { w, mut due, seen, .. } = page;
     // Elsewhere than at home there is no record to tell by.
-    let ticket = if home { ticket } else { ticket.max(inner.state.read_ticket()) };
+    if !home {
+        due.ticket = due.ticket.max(inner.state.read_ticket());
+    }
+    let ticket = due.ticket;
+    unfinished.of_names(dir.file, asked.first_hash(), &mut due.after);
     if let Some(seen) = seen {
         let entries = Bytes::copy_from_slice(w.w.get(begin..).unwrap_or_default());
         let stamps = w.stamps_from(stamped);
@@ -174,7 +185,7 @@ pub(crate) fn readdir(inner: &Inner, head: &Head, args: &[u8], out: &mut BytesMu
     }
     encode_end(w.w, eof);
     w.finish(epoch, now);
-    Ok(Read::Done(ticket))
+    Ok(Read::Done(due))
 }
 
 fn decode(routes: &Routes, proc: Proc3, args: &[u8]) -> Result<Asked, Bad> {
@@ -283,6 +294,14 @@ impl Page<'_> {
             self.look(Slot::attr(child.file));
         }
         let cell = if here { self.inner.state.attr(child.file)? } else { None };
+        let before = self.due.after.len();
+        if here {
+            self.inner.journal.unfinished.of(Changed { file: child.file, names: None }, &mut self.due.after);
+        }
+        if self.due.after.len() != before {
+            // Who is sent this page again would have to wait, too.
+            self.seen = None;
+        }
         // What the entry will take is known without writing it.
         let attr = cell.as_ref().map_or(0, |_| Fattr3::ENCODED_LEN);
         let len = EntryPlus { entry, attr: None, handle: None }.encoded_len() + attr + 4 + HANDLE_LEN;
@@ -297,7 +316,7 @@ impl Page<'_> {
         self.w.w.put_bool(true);
         let handle = handle_of(&self.asked.dir, child);
         self.w.w.put_opaque(&self.routes.keys.seal(&handle));
-        self.ticket = self.ticket.max(cell.map_or(Ticket::default(), |c| c.ticket));
+        self.due.ticket = self.due.ticket.max(cell.map_or(Ticket::default(), |c| c.ticket));
         self.entries += 1;
         Ok(true)
     }

@@ -236,7 +236,7 @@ fn one_record(
     let ground = Ground { inner, routes, op: None, held: None };
     let mut attempt = Attempt::new(ground, &sites, &mut fresh, true);
     change(&mut attempt)?;
-    Ok(attempt.commit(None, &[], Batch::new())?.ticket)
+    Ok(attempt.commit(None, &[], Batch::new())?.due.ticket)
 }
 
 /// Makes a file's data servers agree with the size in its record.

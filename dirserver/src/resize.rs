@@ -168,7 +168,7 @@ impl Holding {
             // Held by us, at a site that is locked.
             Err(_) => return Err(Error::NoOwner { site: file.home() }),
         }
-        Ok(attempt.commit(None, &[], done)?.ticket)
+        Ok(attempt.commit(None, &[], done)?.due.ticket)
     }
 
     /// The data servers agree with the record: nothing is left to roll forward. If this is lost in a crash, rolling forward
@@ -311,7 +311,7 @@ impl Resizing<'_> {
         let outcome = Outcome::ok(Vec::new(), self.wanted.reply);
         attempt.reply(&outcome, out, self.call.head.xid, volume);
         let site = self.routes.volume(volume).map_or(self.wanted.file.home(), |v| self.op.site(v));
-        Ok(attempt.commit(running.map(|r| (r, site)), out, extra)?.ticket)
+        Ok(attempt.commit(running.map(|r| (r, site)), out, extra)?.due.ticket)
     }
 }
 

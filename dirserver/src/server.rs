@@ -11,6 +11,7 @@ use crate::state::{FIRST_SEQUENCE, State};
 use crate::stats::Counters;
 use crate::tx::book::PeerOps;
 use crate::tx::journal::Journal;
+use crate::tx::unfinished::Due;
 use crate::{keys, owed, tx};
 use parking_lot::RwLock;
 use slice_proto::ids::{Role, SITES_PER_ROLE, ServerId, Site, TableEpoch};
@@ -207,7 +208,17 @@ impl DirServer {
 
     /// What the metrics endpoint shows besides calls.
     pub fn samples(&self, out: &mut slice_metrics::Samples) {
-        self.inner.state.store.commits().samples("store", out);
+        let state = &self.inner.state;
+        state.store.commits().samples("store", out);
+        let (attrs, names) = state.cache.bytes();
+        for (of, bytes) in [("attributes", attrs), ("names", names), ("pages", state.pages.bytes())] {
+            out.gauge(
+                "slice_dirserver_cached_bytes",
+                "Bytes of hot records and pages in memory.",
+                &[("of", of)],
+                bytes as f64,
+            );
+        }
     }
 }
 
@@ -368,6 +379,11 @@ impl Inner {
             self.state.tell_held(),
             self.owed.tell(),
         )
+    }
+
+    /// Whether a reply may go out now.
+    pub(crate) fn is_due(&self, due: &Due) -> bool {
+        due.ticket <= self.state.store.durable() && due.after.is_empty()
     }
 
     /// Effects owed, holds and operations under way.

@@ -108,7 +108,7 @@ type Reads = fn(&Inner, &Head, &[u8], &mut BytesMut) -> Result<Read, Bad>;
 /// A procedure that changes nothing.
 fn reading(inner: &Arc<Inner>, record: BytesMut, head: Head, out: &mut Message, read: Reads) -> Handled {
     match read(inner, &head, head.args(&record), &mut out.head) {
-        Ok(Read::Done(ticket)) if ticket <= inner.state.store.durable() => Handled::Done,
+        Ok(Read::Done(due)) if inner.is_due(&due) => Handled::Done,
         Err(_) => {
             out.head.clear();
             encode_reply(&mut out.head, head.xid, ReplyStatus::GarbageArgs);
@@ -133,7 +133,7 @@ async fn read_later(
 ) -> BytesMut {
     loop {
         match at {
-            Read::Done(ticket) => return tx::durable(inner, call, ticket, reply).await,
+            Read::Done(due) => return tx::when_due(inner, call, due, reply).await,
             // An error is as good: who held it has gone away.
             Read::Held(turn) => drop(turn.await),
             Read::Table => inner.table_at_least(call.head.trailer.table).await,

@@ -10,7 +10,7 @@ use common::{Client, Cluster, run};
 use futures_util::poll;
 use slice_proto::ids::{ServerId, TableEpoch};
 use slice_proto::nfs3::types::DirOp;
-use slice_proto::nfs3::{CreateArgs, CreateHow, Proc3, RenameArgs, Sattr3};
+use slice_proto::nfs3::{CreateArgs, CreateHow, NfsStat3, Proc3, RenameArgs, Sattr3};
 use slice_proto::peer::PeerProc;
 use slice_proto::peer::dir::{DirRes, DropArgs, HoldArgs, HoldKey, HoldMode, HoldPart, HoldRes, OpId};
 use slice_proto::placement::entry_site;
@@ -221,6 +221,62 @@ fn who_lists_a_directory_waits_for_what_is_owed_to_its_names() {
             door.let_in();
             let names = tokio::time::timeout(FOR_EVER, list).await.unwrap_or_else(|_| panic!("{}", c.tell()));
             assert!(names.is_empty(), "the old name is listed: {names:?}");
+            c.settle().await;
+            common::check::consistent(&c).await;
+        });
+    }
+}
+
+/// A RENAME that replaces a file is done where its new name is, and not where the file was. Who is told of the new name there
+/// may ask for the file here, and must not find it: the answer waits, also if the server that has to give it has died since.
+#[test]
+fn who_sees_what_an_operation_has_done_is_answered_when_it_is_done_everywhere() {
+    for dies in [false, true] {
+        run(async || {
+            let (mut c, root) = cluster().await;
+            let d = dir_at(&root, TOP, "d").await;
+            let beside = dir_at(&root, ENTRY, "beside").await;
+            let (from, to) = (name_at(&root, &d, OTHER, "from"), name_at(&root, &d, ENTRY, "to"));
+            let moved = root.file(&d, &from, 0o644).await.unwrap();
+            // Made by a name at OTHER, so that it is there.
+            let made = name_at(&root, &d, OTHER, "made");
+            let replaced = root.file(&d, &made, 0o644).await.unwrap();
+            root.rename(&d, &made, &d, &to).await.unwrap();
+            c.settle().await;
+            let door = c.doors[index(OTHER)].clone();
+            door.close_to(&[PeerProc::Confirm, PeerProc::Owe]);
+            let args = RenameArgs { from: DirOp { dir: &d, name: &from }, to: DirOp { dir: &d, name: &to } };
+            let rename = Message::from(root.record(Proc3::Rename, &args));
+            let mut rename = pin!(c.directory.channel(ENTRY).unwrap().call(rename));
+            tokio::select! {
+                _ = &mut rename => panic!("it had nothing to have confirmed"),
+                () = door.knocked() => {}
+            }
+            if dies {
+                c.kill(index(ENTRY)).await;
+                c.start(index(ENTRY)).await;
+            }
+            let names = |page: Result<(Vec<common::client::Listed>, bool), _>| {
+                page.unwrap().0.into_iter().map(|e| e.name).collect::<Vec<_>>()
+            };
+            let mut found = pin!(root.lookup(&d, &to));
+            let mut list = pin!(async { names(root.plain_page(ENTRY, &d, 0, 4096).await) });
+            let mut list_plus = pin!(async { names(root.page(ENTRY, &d, 0, 4096).await) });
+            assert!(poll!(&mut found).is_pending());
+            assert!(poll!(&mut list).is_pending() && poll!(&mut list_plus).is_pending());
+            // The same connection: when this is answered, those have been looked at.
+            root.getattr(&beside).await.unwrap();
+            assert!(poll!(&mut found).is_pending(), "the new name was told of");
+            assert!(poll!(&mut list).is_pending() && poll!(&mut list_plus).is_pending(), "listed");
+            assert_eq!(root.getattr(&replaced).await.unwrap().nlink, 1);
+            door.let_in();
+            let answers = async { tokio::join!(found, list, list_plus) };
+            let (found, list, list_plus) =
+                tokio::time::timeout(FOR_EVER, answers).await.unwrap_or_else(|_| panic!("{}", c.tell()));
+            assert_eq!(found.unwrap().0, moved);
+            assert!(list == [to.clone()] && list_plus == list);
+            assert_eq!(root.getattr(&replaced).await, Err(NfsStat3::STALE));
+            done(rename, &c).await;
             c.settle().await;
             common::check::consistent(&c).await;
         });

@@ -270,8 +270,6 @@ fn run_workspace(
         let mut command = cargo(["test", "--workspace", "--no-fail-fast"]);
         command.args(filter).args(["--", "--format=pretty", "--ignored"]);
         command.args(stock::all_tests().flat_map(|test| ["--skip", test]));
-        // They show what README says is wrong, and fail until it is mended.
-        command.args(["--skip", "known_fault"]);
         environment(&mut command, length, program);
         run_workspace_tests(&mut row, &mut command, length, |_, _| false)?;
         if row.tests() > 0 {

@@ -12,13 +12,14 @@
 //! ```
 
 use super::held::Held;
-use super::journal;
-use crate::bucket::Bucket;
+use super::image::{Image, Names, Staged};
+use super::unfinished::{Changed, Due};
+use super::{entry, journal};
 use crate::decide::effect::{After, apply};
 use crate::decide::{self, Caller, Change, Missing, NameKey, Op, Outcome, Reply, View};
 use crate::error::Error;
 use crate::keys;
-use crate::records::{AttrRec, Purge, Resize, ResizeKind};
+use crate::records::{AttrRec, Resize, ResizeKind};
 use crate::replies::Running;
 use crate::reply::Writer;
 use crate::resize::{Holding, Made};
@@ -35,32 +36,6 @@ use slice_proto::peer::dir::{Child, Effect, HoldKey, HoldPart, OpId};
 use slice_proto::xdr::Put;
 use slice_store::{Batch, Ticket};
 use std::sync::Arc;
-
-/// What becomes of a record.
-enum Staged {
-    Same,
-    New(AttrRec),
-    Goes(Option<Purge>),
-}
-
-/// An attribute record before and after.
-struct Image {
-    file: FileId,
-    /// Whether it is ours, and so ours to write.
-    here: bool,
-    before: Option<Arc<AttrCell>>,
-    after: Staged,
-}
-
-/// The names of one hash before and after.
-struct Names {
-    site: Site,
-    dir: FileId,
-    hash47: u64,
-    here: bool,
-    before: Arc<NamesCell>,
-    after: Option<Bucket>,
-}
 
 /// File ids taken for an operation: the same ones at every attempt.
 pub(crate) type Fresh = Vec<(Site, FileId)>;
@@ -91,8 +66,8 @@ pub(crate) struct Attempt<'a> {
 
 /// A committed (or refused) operation.
 pub(crate) struct Committed {
-    /// When everything that the reply shows is durable.
-    pub(crate) ticket: Ticket,
+    /// When the reply may go out.
+    pub(crate) due: Due,
     /// Effects at peers.
     pub(crate) parts: Vec<(ServerId, Vec<Effect>)>,
     /// Whether anything changed.
@@ -344,7 +319,8 @@ impl<'a> Attempt<'a> {
             || !extra.is_empty();
         // What succeeds without a change is remembered all the same: sent again when names have changed it must not do anything.
         if !changed && running.is_none() {
-            return Ok(Committed { ticket: self.shown(), parts: Vec::new(), changed });
+            let due = Due { ticket: self.shown(), after: self.unfinished() };
+            return Ok(Committed { due, parts: Vec::new(), changed });
         }
         let mut batch = extra;
         for image in self.images.iter().filter(|i| i.here) {
@@ -370,26 +346,52 @@ impl<'a> Attempt<'a> {
                 };
             }
         }
+        let after = self.unfinished();
+        let journal = &self.ground.inner.journal;
         let op = self.ground.op.filter(|_| !self.parts.is_empty());
         if let Some(op) = op {
-            batch.put(keys::journal(op.seq), journal::encode(&self.parts));
+            let changed = self.changed();
+            batch.put(keys::journal(op.seq), entry::encode(&self.parts, &changed));
+            journal.unfinished.begin(op.seq, changed);
         }
         let place = running.map(|(r, site)| (r, r.record(&mut batch, site, op.map_or(0, |o| o.seq), reply)));
         // What is made of these records is made again: from before anybody can see them until all can.
         let _changing = self.ground.inner.state.changes.begin(self.changing());
-        let ticket = self.ground.inner.state.store.submit(batch)?;
+        let submitted = self.ground.inner.state.store.submit(batch);
+        let ticket =
+            submitted.inspect_err(|_| op.into_iter().for_each(|op| journal.unfinished.end(op.seq)))?;
         if let Some((running, place)) = place {
             running.committed(place, ticket);
         }
         self.show(ticket);
-        Ok(Committed { ticket, parts: std::mem::take(&mut self.parts), changed })
+        Ok(Committed { due: Due { ticket, after }, parts: std::mem::take(&mut self.parts), changed })
     }
 
     /// Whatever of this server's is about to change.
-    fn changing(&self) -> Vec<Slot> {
+    fn changed(&self) -> Vec<Changed> {
         let attrs = self.images.iter().filter(|i| i.here && !matches!(i.after, Staged::Same));
         let names = self.names.iter().filter(|n| n.here && n.after.is_some());
-        attrs.map(|i| Slot::attr(i.file)).chain(names.map(|n| Slot::names(n.dir))).collect()
+        attrs.map(Image::record).chain(names.map(Names::record)).collect()
+    }
+
+    /// The same, for what is made of many records.
+    fn changing(&self) -> Vec<Slot> {
+        let slot = |c: Changed| match c.names {
+            Some(_) => Slot::names(c.file),
+            None => Slot::attr(c.file),
+        };
+        self.changed().into_iter().map(slot).collect()
+    }
+
+    /// Operations that have changed what was read here, and do not show at all peers yet.
+    fn unfinished(&self) -> Vec<u64> {
+        let unfinished = &self.ground.inner.journal.unfinished;
+        let mut after = Vec::new();
+        if !unfinished.is_empty() {
+            self.images.iter().filter(|i| i.here).for_each(|i| unfinished.of(i.record(), &mut after));
+            self.names.iter().filter(|n| n.here).for_each(|n| unfinished.of(n.record(), &mut after));
+        }
+        after
     }
 
     /// Puts what was submitted into the cache. Readers take no mutex and read a directory's record before its names, and
@@ -429,19 +431,6 @@ impl<'a> Attempt<'a> {
             if touched.contains(site) {
                 guard.version += 1;
             }
-        }
-    }
-}
-
-// === impl Image ===
-
-impl Image {
-    /// The record as it will be.
-    fn now(&self) -> Option<&AttrRec> {
-        match &self.after {
-            Staged::Same => self.before.as_ref().map(|c| &c.rec),
-            Staged::New(rec) => Some(rec),
-            Staged::Goes(_) => None,
         }
     }
 }

@@ -7,7 +7,8 @@ use super::attempt::{Attempt, Fresh, Ground};
 use super::held::Held;
 use super::local;
 use super::talk::{RETRY, ask, wrong_site};
-use super::{durable, fail};
+use super::unfinished::Due;
+use super::{durable, fail, when_due};
 use crate::call::Call;
 use crate::decide::{Caller, Missing, Op};
 use crate::error::Error;
@@ -59,7 +60,7 @@ enum Tried {
 
 /// A committed, or refused, operation.
 struct Done {
-    ticket: Ticket,
+    due: Due,
     parts: Vec<(ServerId, Vec<Effect>)>,
     changed: bool,
     /// The file that it has made with a size.
@@ -184,13 +185,17 @@ impl Distributed<'_> {
                 Tried::Missing(Missing::Fail(error)) => return Err(Again::Failed(error)),
             }
         };
-        let Done { ticket, parts, changed, made } = done;
+        let Done { due, parts, changed, made } = done;
+        let ticket = due.ticket;
         let told = async {
             if let Some(made) = made {
                 resize::made(self.inner, made, ticket).await;
             }
         };
         join(self.settle(held, ticket, parts, changed, out), told).await;
+        // Only now that it holds nothing.
+        let reply = std::mem::take(out);
+        *out = when_due(self.inner, self.call, due, reply).await;
         Ok(None)
     }
 
@@ -226,9 +231,9 @@ impl Distributed<'_> {
         match attempt.commit(running, out, extra) {
             Ok(c) => {
                 if outcome.status != NfsStat3::OK {
-                    self.running.refused(out, c.ticket);
+                    self.running.refused(out, c.due.ticket);
                 }
-                Tried::Done(Done { ticket: c.ticket, parts: c.parts, changed: c.changed, made })
+                Tried::Done(Done { due: c.due, parts: c.parts, changed: c.changed, made })
             }
             Err(error) => Tried::Failed(error),
         }

@@ -4,27 +4,19 @@
 //! next one may have lost. So the journal knows the latest life of each peer, takes no answer of an earlier one, and owes anew
 //! what an earlier one had not made durable.
 //!
-//! An operation's entry in the store (`J` ‖ sequence) is written in the batch of its own change and goes when every peer
+//! An operation's entry in the store ([`super::entry`]) is written in the batch of its own change and goes when every peer
 //! has said that its part is durable there.
-//!
-//! ```text
-//! offset length field
-//!      0      1 version, 1
-//!      1      4 n, then n effects (XDR, `proto::peer::dir::Effect`)
-//! ```
 
+use super::entry;
+use super::unfinished::Unfinished;
 use crate::error::{Error, Result};
 use crate::keys;
-use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 use slice_proto::ids::{ServerId, Site};
-use slice_proto::peer::dir::{Effect, HoldKey, MAX_EFFECTS, Named, OpId, get_list, put_list};
-use slice_proto::xdr::Reader;
+use slice_proto::peer::dir::{Effect, HoldKey, Named, OpId};
 use slice_store::{Batch, Direction, KeyRange, Store, Ticket};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use tokio::sync::{Notify, oneshot};
-
-const VERSION: u8 = 1;
 
 /// Stands for the server of a part that was read before there was a table.
 const UNPLACED: ServerId = ServerId(0);
@@ -78,6 +70,8 @@ pub(crate) struct Journal {
     me: ServerId,
     boot: u64,
     state: Mutex<State>,
+    /// What readers of our records wait for.
+    pub(crate) unfinished: Unfinished,
     /// Rung when the background has something to do.
     pub(crate) bell: Notify,
 }
@@ -89,14 +83,6 @@ pub(crate) fn place_of(effect: &Effect) -> Site {
         Effect::Name(e) => e.site,
         Effect::Make { file, .. } => file.home(),
     }
-}
-
-pub(crate) fn encode(parts: &[(ServerId, Vec<Effect>)]) -> Bytes {
-    let mut w = BytesMut::new();
-    w.put_u8(VERSION);
-    let all: Vec<Effect> = parts.iter().flat_map(|(_, effects)| effects.iter().cloned()).collect();
-    put_list(&mut w, &all);
-    w.freeze()
 }
 
 // === impl Journal ===
@@ -112,16 +98,14 @@ impl Journal {
         boot: u64,
         owner: impl Fn(Site) -> Option<ServerId>,
     ) -> Result<Self> {
+        let unfinished = Unfinished::default();
         let mut state = State { next: (boot << OpId::COUNT_BITS) + 1, ..State::default() };
         for pair in store.iter(KeyRange::prefix([keys::JOURNAL]), Direction::Forward) {
             let (key, value) = pair?;
             let bad = |why| Error::BadRecord { what: "journal", key: key.to_vec(), why };
             let seq = keys::number(&key).ok_or_else(|| bad("its key is too short"))?;
-            if value.first() != Some(&VERSION) {
-                return Err(bad("unknown version"));
-            }
-            let effects: Vec<Effect> =
-                get_list(&mut Reader::at(&value, 1), MAX_EFFECTS).map_err(|_| bad("not readable"))?;
+            let (effects, changed) = entry::decode(&value).map_err(bad)?;
+            unfinished.begin(seq, changed);
             let mut parts: Vec<Part> = Vec::new();
             for effect in effects {
                 // Without a table yet, UNPLACED: see [`Journal::place`].
@@ -133,7 +117,7 @@ impl Journal {
             }
             state.entries.insert(seq, Entry { committed: true, parts, ..Entry::default() });
         }
-        Ok(Self { me, boot, state: Mutex::new(state), bell: Notify::new() })
+        Ok(Self { me, boot, state: Mutex::new(state), unfinished, bell: Notify::new() })
     }
 
     /// Deals the parts that were read before there was a table to the servers that own their sites: each server is sent
@@ -268,8 +252,12 @@ impl Journal {
         if !state.is_latest(server, life) && !durable {
             return false;
         }
-        state.reach(seq, server, if durable { Progress::Durable } else { Progress::Applied(life) });
+        let visible =
+            state.reach(seq, server, if durable { Progress::Durable } else { Progress::Applied(life) });
         drop(state);
+        if visible {
+            self.unfinished.end(seq);
+        }
         self.bell.notify_one();
         true
     }
@@ -280,7 +268,10 @@ impl Journal {
         for seq in seqs {
             let part = |e: &Entry| e.parts.iter().find(|p| p.server == server).map(|p| p.progress);
             match state.entries.get(&seq).and_then(part) {
-                Some(Progress::Applied(then)) if then == life => state.reach(seq, server, Progress::Durable),
+                // It was visible before.
+                Some(Progress::Applied(then)) if then == life => {
+                    state.reach(seq, server, Progress::Durable);
+                }
                 // An earlier life has answered: what a later one has applied is asked again.
                 Some(Progress::Applied(_)) => state.lazy.entry(server).or_default().push(seq),
                 // What a life before that one had applied is sent again, and asked then.
@@ -365,7 +356,7 @@ impl Journal {
 
     /// Operations that are not settled, for a log.
     pub(crate) fn tell(&self) -> String {
-        format!("{:?}", self.state.lock().entries)
+        format!("{:?}, unfinished: {}", self.state.lock().entries, self.unfinished.tell())
     }
 
     /// Operations that are not settled.
@@ -382,16 +373,17 @@ impl State {
         self.lives.get(&server).is_none_or(|known| *known <= life)
     }
 
-    /// The part of an operation at `server` has come as far as `to`.
-    fn reach(&mut self, seq: u64, server: ServerId, to: Progress) {
-        let Some(entry) = self.entries.get_mut(&seq) else { return };
+    /// The part of an operation at `server` has come as far as `to`; whether all of it can be seen.
+    fn reach(&mut self, seq: u64, server: ServerId, to: Progress) -> bool {
+        let Some(entry) = self.entries.get_mut(&seq) else { return true };
         for part in entry.parts.iter_mut().filter(|p| p.server == server && p.progress != Progress::Durable) {
             part.progress = to;
             if to != Progress::Durable {
                 self.lazy.entry(server).or_default().push(seq);
             }
         }
-        if entry.visible() {
+        let visible = entry.visible();
+        if visible {
             entry.waiters.drain(..).for_each(|w| {
                 // Who waited may have gone away.
                 let _ = w.send(());
@@ -401,6 +393,7 @@ impl State {
             self.entries.remove(&seq);
             self.done.push(seq);
         }
+        visible
     }
 }
 
@@ -420,9 +413,34 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
+    use super::super::unfinished::Changed;
     use super::*;
     use crate::decide::touch;
     use slice_proto::ids::FileId;
+
+    fn of(state: State) -> Journal {
+        let unfinished = Unfinished::default();
+        Journal { me: ServerId(1), boot: 2, state: Mutex::new(state), unfinished, bell: Notify::new() }
+    }
+
+    #[test]
+    fn what_an_operation_shows_is_finished_when_all_peers_have_applied_it() {
+        let mut state = State::default();
+        let part = |n| Part { server: ServerId(n), effects: Vec::new(), progress: Progress::Owed };
+        state.entries.insert(9, Entry { committed: true, parts: vec![part(7), part(8)], ..Entry::default() });
+        let journal = of(state);
+        let record = Changed { file: FileId(5), names: Some(1) };
+        journal.unfinished.begin(9, vec![record]);
+        let shown = || {
+            let mut after = Vec::new();
+            journal.unfinished.of(record, &mut after);
+            after
+        };
+        assert!(journal.applied(9, H, 1, false));
+        assert_eq!(shown(), [9]);
+        assert!(journal.applied(9, ServerId(8), 1, true));
+        assert!(shown().is_empty());
+    }
 
     #[test]
     fn what_was_read_without_a_table_is_dealt_to_its_servers() {
@@ -431,7 +449,7 @@ mod tests {
         let parts = vec![Part { server: UNPLACED, effects, progress: Progress::Owed }];
         let mut state = State::default();
         state.entries.insert(9, Entry { committed: true, parts, ..Entry::default() });
-        let journal = Journal { me: ServerId(1), boot: 2, state: Mutex::new(state), bell: Notify::new() };
+        let journal = of(state);
         // Site 2 has no owner yet.
         assert!(!journal.place(|site| (site == Site(1)).then_some(ServerId(11))));
         assert_eq!(journal.owed_to(ServerId(11)), [9]);
@@ -449,7 +467,7 @@ mod tests {
         let part = Part { server: H, effects: Vec::new(), progress: Progress::Owed };
         let mut state = State::default();
         state.entries.insert(9, Entry { committed: true, parts: vec![part], ..Entry::default() });
-        Journal { me: ServerId(1), boot: 2, state: Mutex::new(state), bell: Notify::new() }
+        of(state)
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! An operation all of whose records are here: tried until nothing is missing, without a wait.
 
 use super::attempt::{Attempt, Fresh, Ground};
+use super::unfinished::Due;
 use crate::call::Call;
 use crate::decide::{Caller, Missing, Op};
 use crate::error::Error;
@@ -13,12 +14,12 @@ use slice_proto::ids::Site;
 use slice_proto::nfs3::NfsStat3;
 use slice_proto::peer::dir::{HoldKey, OpId};
 use slice_proto::table::Volume;
-use slice_store::{Batch, Ticket};
+use slice_store::Batch;
 
 /// How it ended.
 pub(crate) enum Ran {
-    /// The reply is written, and true when the ticket is durable.
-    Committed(Ticket),
+    /// The reply is written.
+    Committed(Due),
     /// A record is held: try again when it is the call's turn.
     Busy(HoldKey),
     /// A record is a peer's, or the operation goes on after its commit.
@@ -81,9 +82,9 @@ pub(crate) fn run(
                 return match attempt.commit(done, out, Batch::new()) {
                     Ok(committed) => {
                         if let Some((running, _)) = refused {
-                            running.refused(out, committed.ticket);
+                            running.refused(out, committed.due.ticket);
                         }
-                        Ran::Committed(committed.ticket)
+                        Ran::Committed(committed.due)
                     }
                     Err(error) => {
                         out.clear();

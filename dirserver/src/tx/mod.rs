@@ -13,24 +13,29 @@
 //! | file | what |
 //! | --- | --- |
 //! | [`local`] | tries until nothing is missing, without a wait |
-//! | [`attempt`] | one attempt: decide, stage, commit |
+//! | [`attempt`], [`image`] | one attempt: decide, stage, commit; records before and after |
 //! | [`distributed`] | an operation with records at peers: the asking side |
 //! | [`peer`] | the asked side: HOLD, CONFIRM, DROP, OWE |
 //! | [`book`] | what peers' operations hold here |
 //! | [`forward`] | CREATE of a file that is there, with a size: its home sets it |
 //! | [`recover`] | RECONCILE, what earlier lives owe |
-//! | [`journal`], [`held`] | what our operations owe, and hold |
+//! | [`journal`], [`entry`] | what our operations owe, in memory and in the store |
+//! | [`held`] | what they hold |
+//! | [`unfinished`] | what can be read here and not at peers yet: replies wait |
 
 pub(crate) mod attempt;
 pub(crate) mod book;
 pub(crate) mod distributed;
+pub(crate) mod entry;
 pub(crate) mod forward;
 pub(crate) mod held;
+pub(crate) mod image;
 pub(crate) mod journal;
 pub(crate) mod local;
 pub(crate) mod peer;
 pub(crate) mod recover;
 pub(crate) mod talk;
+pub(crate) mod unfinished;
 
 use crate::call::{Bad, Call};
 use crate::error::Error;
@@ -50,6 +55,7 @@ use slice_proto::rpc_msg::{ReplyStatus, encode_reply, patch_xid};
 use slice_rpc::service::{Handled, Message};
 use slice_store::Ticket;
 use std::sync::Arc;
+use unfinished::Due;
 
 /// A call on its way.
 struct Mutation {
@@ -89,8 +95,8 @@ impl Drop for Waited {
 
 /// How far a step came.
 enum Step {
-    /// The reply is written; it may go out when the ticket is durable.
-    Done(Ticket),
+    /// The reply is written.
+    Done(Due),
     /// First this.
     Wait(Cause),
 }
@@ -117,7 +123,7 @@ enum Cause {
 pub(crate) fn mutate(inner: &Arc<Inner>, call: Call, out: &mut Message) -> Handled {
     let mut m = Mutation { call, running: None, fresh: Fresh::new(), waited: None };
     match m.step(inner, &mut out.head) {
-        Step::Done(ticket) if ticket <= inner.state.store.durable() => Handled::Done,
+        Step::Done(due) if inner.is_due(&due) => Handled::Done,
         step => {
             let (inner, head) = (Arc::clone(inner), std::mem::take(&mut out.head));
             Handled::Later(Box::pin(async move { m.finish(&inner, step, head).await.into() }))
@@ -125,7 +131,17 @@ pub(crate) fn mutate(inner: &Arc<Inner>, call: Call, out: &mut Message) -> Handl
     }
 }
 
-/// Waits for what a reply shows; a store that has failed takes the reply back (I8).
+/// Waits until a reply may go out; a store that has failed takes it back (I8).
+pub(crate) async fn when_due(inner: &Inner, call: &Call, due: Due, head: BytesMut) -> BytesMut {
+    let head = durable(inner, call, due.ticket, head).await;
+    // What a failed store has not made durable never comes to peers; nobody is told of it.
+    if due.ticket <= inner.state.store.durable() {
+        inner.journal.unfinished.ended(&due.after).await;
+    }
+    head
+}
+
+/// Waits until what a reply shows is durable; a store that has failed takes it back (I8).
 pub(crate) async fn durable(inner: &Inner, call: &Call, ticket: Ticket, mut head: BytesMut) -> BytesMut {
     if let Err(error) = inner.state.store.wait(ticket).await {
         head.clear();
@@ -151,7 +167,7 @@ pub(crate) fn refuse(inner: &Inner, call: &Call, bad: Bad, out: &mut BytesMut) {
 impl Mutation {
     /// Goes as far as it can without a wait.
     fn step(&mut self, inner: &Arc<Inner>, out: &mut BytesMut) -> Step {
-        let done = Step::Done(Ticket::default());
+        let done = Step::Done(Due::default());
         let routes = inner.routes();
         let call = &self.call;
         let op = match call.op(&routes.keys) {
@@ -185,7 +201,7 @@ impl Mutation {
                 Begin::Refused(reply, ticket) => {
                     out.extend_from_slice(&reply);
                     patch_xid(out, call.head.xid);
-                    return Step::Done(ticket);
+                    return Step::Done(Due::at(ticket));
                 }
             }
         }
@@ -205,7 +221,7 @@ impl Mutation {
             &mut self.fresh,
             out,
         ) {
-            Ran::Committed(ticket) => Step::Done(ticket),
+            Ran::Committed(due) => Step::Done(due),
             Ran::Busy(key) => Step::Wait(Cause::Busy(key)),
             Ran::Distributed => Step::Wait(Cause::Distributed),
             Ran::Resize(wanted) => Step::Wait(Cause::Resize(wanted)),
@@ -221,9 +237,9 @@ impl Mutation {
     async fn finish(mut self, inner: &Arc<Inner>, mut step: Step, mut head: BytesMut) -> BytesMut {
         loop {
             match step {
-                Step::Done(ticket) => {
+                Step::Done(due) => {
                     self.waited = None;
-                    return durable(inner, &self.call, ticket, head).await;
+                    return when_due(inner, &self.call, due, head).await;
                 }
                 Step::Wait(Cause::Table(epoch)) => inner.table_at_least(epoch).await,
                 // An error is as good: who was waited for has gone away.

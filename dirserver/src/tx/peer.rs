@@ -304,7 +304,7 @@ fn try_once(inner: &Inner, op: OpId, effects: &[Effect], sites: &[Site]) -> Resu
         for key in inner.peers.keys_of(op).0 {
             extra.delete(keys::hold(op, &key));
         }
-        ticket = attempt.commit(None, &[], extra)?.ticket;
+        ticket = attempt.commit(None, &[], extra)?.due.ticket;
     }
     Ok(match busy.map(|key| inner.state.look(&key)) {
         None => Carried::Done(ticket),

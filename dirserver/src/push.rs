@@ -7,6 +7,7 @@ use crate::server::{Admission, Inner};
 use crate::state::locks::Turn;
 use crate::state::status_of;
 use crate::tx::attempt::{Attempt, Fresh, Ground};
+use crate::tx::unfinished::Due;
 use bytes::BytesMut;
 use slice_proto::ids::{FileId, TableEpoch, Xid};
 use slice_proto::nfs3::NfsStat3;
@@ -14,7 +15,7 @@ use slice_proto::peer::attrs::{AttrRes, FATTR_LEN, PushArgs, RaiseArgs};
 use slice_proto::rpc_msg::encode_success;
 use slice_proto::xdr::Encode;
 use slice_rpc::service::{Handled, Message};
-use slice_store::{Batch, Ticket};
+use slice_store::Batch;
 use std::sync::Arc;
 
 /// Either call.
@@ -25,7 +26,7 @@ pub(crate) enum Told {
 }
 
 enum Step {
-    Done(AttrRes, Ticket),
+    Done(AttrRes, Due),
     Held(Turn),
     Table,
 }
@@ -33,7 +34,7 @@ enum Step {
 /// Handles either call.
 pub(crate) fn handle(inner: &Arc<Inner>, xid: Xid, told: Told, out: &mut Message) -> Handled {
     match step(inner, &told) {
-        Step::Done(res, ticket) if ticket <= inner.state.store.durable() => {
+        Step::Done(res, due) if inner.is_due(&due) => {
             write(&mut out.head, xid, &res);
             Handled::Done
         }
@@ -56,9 +57,12 @@ fn write(w: &mut BytesMut, xid: Xid, res: &AttrRes) {
 async fn finish(inner: &Arc<Inner>, told: &Told, mut at: Step) -> AttrRes {
     loop {
         match at {
-            Step::Done(res, ticket) => {
-                return match inner.state.store.wait(ticket).await {
-                    Ok(()) => res,
+            Step::Done(res, due) => {
+                return match inner.state.store.wait(due.ticket).await {
+                    Ok(()) => {
+                        inner.journal.unfinished.ended(&due.after).await;
+                        res
+                    }
                     Err(error) => failure(inner, status_of(&Error::Store(error)).0),
                 };
             }
@@ -105,18 +109,22 @@ fn step(inner: &Inner, told: &Told) -> Step {
     match inner.admit(&routes, told.table(), file.home()) {
         Admission::Yes => {}
         Admission::Wait => return Step::Table,
-        Admission::No(status) => return Step::Done(failure(inner, status as u32), Ticket::default()),
+        Admission::No(status) => return Step::Done(failure(inner, status as u32), Due::default()),
     }
     // Before the mutex: a read of the store must not keep the site's others waiting.
     if let Err(error) = inner.state.attr(file) {
-        return Step::Done(failure(inner, status_of(&error).0), Ticket::default());
+        return Step::Done(failure(inner, status_of(&error).0), Due::default());
     }
     let mut fresh = Fresh::new();
     let ground = Ground { inner, routes: &routes, op: None, held: None };
     let mut attempt = Attempt::new(ground, &[file.home()], &mut fresh, true);
     let cell = match attempt.attr(file) {
         Ok(Some(cell)) => cell,
-        Ok(None) => return Step::Done(failure(inner, NfsStat3::STALE.0), Ticket::default()),
+        Ok(None) => {
+            // Its removal is among all that was submitted.
+            let due = Due { ticket: inner.state.read_ticket(), after: attempt.unfinished() };
+            return Step::Done(failure(inner, NfsStat3::STALE.0), due);
+        }
         Err(Missing::Busy(key)) => {
             drop(attempt);
             return match inner.state.look(&key) {
@@ -125,9 +133,9 @@ fn step(inner: &Inner, told: &Told) -> Step {
             };
         }
         Err(Missing::Fail(error)) => {
-            return Step::Done(failure(inner, status_of(&error).0), Ticket::default());
+            return Step::Done(failure(inner, status_of(&error).0), Due::default());
         }
-        Err(_) => return Step::Done(failure(inner, NfsStat3::SERVERFAULT.0), Ticket::default()),
+        Err(_) => return Step::Done(failure(inner, NfsStat3::SERVERFAULT.0), Due::default()),
     };
     let new = told.apply(&cell.rec);
     let shown = new.as_ref().unwrap_or(&cell.rec);
@@ -139,9 +147,9 @@ fn step(inner: &Inner, told: &Told) -> Step {
     match attempt.commit(None, &[], Batch::new()) {
         Ok(done) => {
             let res = AttrRes { status: 0, current, table: routes.epoch(), now_ns: inner.now_ns() };
-            Step::Done(res, done.due.ticket)
+            Step::Done(res, done.due)
         }
-        Err(error) => Step::Done(failure(inner, status_of(&error).0), Ticket::default()),
+        Err(error) => Step::Done(failure(inner, status_of(&error).0), Due::default()),
     }
 }
 

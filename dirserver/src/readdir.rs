@@ -158,6 +158,7 @@ pub(crate) fn readdir(inner: &Inner, head: &Head, args: &[u8], out: &mut BytesMu
         seen: Some(Vec::new()),
     };
     page.look(Slot::names(dir.file));
+    let names = inner.state.changes.look(Slot::names(dir.file));
     let eof = match page.fill(rec) {
         Ok(eof) => eof,
         Err(error) => {
@@ -166,15 +167,17 @@ pub(crate) fn readdir(inner: &Inner, head: &Head, args: &[u8], out: &mut BytesMu
         }
     };
     if page.entries == 0 && (!eof || fixed > asked.maxcount) {
-        drop(page);
+        let due = page.due;
         out.clear();
-        return refuse(NfsStat3::TOOSMALL, rec.map(|r| (dir.file, r)), out);
+        return refuse(NfsStat3::TOOSMALL, rec.map(|r| (dir.file, r)), out).map(|_| Read::Done(due));
     }
     let Page { w, mut due, seen, .. } = page;
-    // Elsewhere than at home there is no record to tell by.
-    if !home {
-        due.ticket = due.ticket.max(inner.state.read_ticket());
-    }
+    // The directory's record tells when its names are durable, unless they changed while they were read, or it is not here.
+    let told = match names.filter(|_| home) {
+        Some(seen) if inner.state.changes.still(&seen) => inner.state.attr(dir.file).ok().flatten(),
+        _ => None,
+    };
+    due.ticket = due.ticket.max(told.map_or_else(|| inner.state.read_ticket(), |cell| cell.ticket));
     let ticket = due.ticket;
     unfinished.of_names(dir.file, asked.first_hash(), &mut due.after);
     if let Some(seen) = seen {

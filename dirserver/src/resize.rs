@@ -26,7 +26,8 @@ use crate::server::Inner;
 use crate::state::locks::Asked;
 use crate::state::{SiteState, status_of};
 use crate::tx::attempt::{Attempt, Fresh, Ground};
-use crate::tx::{durable, fail, forward};
+use crate::tx::unfinished::Due;
+use crate::tx::{fail, forward, when_due};
 use bytes::{Bytes, BytesMut};
 use slice_proto::handle::Handle;
 use slice_proto::ids::{AttrSeq, Epoch, FileId, IntentionId, Site};
@@ -79,7 +80,7 @@ pub(crate) async fn run(
     }
     let resizing = Resizing { inner, routes: &routes, call, op: &op, wanted: &wanted };
     match resizing.run(running, &mut out).await {
-        Ok(Some(ticket)) => Some(durable(inner, call, ticket, out).await),
+        Ok(Some(due)) => Some(when_due(inner, call, due, out).await),
         Ok(None) => None,
         Err(error) => {
             tracing::error!(%error, "a size could not be set");
@@ -208,7 +209,7 @@ impl Resizing<'_> {
         }
     }
 
-    async fn run(&self, running: &Running, out: &mut BytesMut) -> Result<Option<Ticket>, Error> {
+    async fn run(&self, running: &Running, out: &mut BytesMut) -> Result<Option<Due>, Error> {
         let (inner, wanted) = (self.inner, self.wanted);
         let holding = Holding::of(inner, wanted.file).await;
         let Some(cell) = inner.state.attr(wanted.file)? else {
@@ -237,11 +238,11 @@ impl Resizing<'_> {
             extra.put(keys::resize(wanted.file), resize.encode());
             let new = AttrRec { size: wanted.size, ..new };
             holding.veil();
-            let ticket = self.commit(new, Some(running), &holding, extra, out)?;
-            inner.state.store.wait(ticket).await?;
+            let due = self.commit(new, Some(running), &holding, extra, out)?;
+            inner.state.store.wait(due.ticket).await?;
             extend(inner, wanted.file, resize.epoch, resize.size).await;
             holding.forget_resize();
-            return Ok(Some(ticket));
+            return Ok(Some(due));
         }
         let mut resize = Resize {
             kind: ResizeKind::Cut,
@@ -255,9 +256,9 @@ impl Resizing<'_> {
         let new = AttrRec { size: wanted.size, epoch: resize.epoch, ..set().unwrap_or(new) };
         let mut extra = Batch::new();
         extra.delete(keys::resize(wanted.file));
-        let ticket = self.commit(new, Some(running), &holding, extra, out)?;
+        let due = self.commit(new, Some(running), &holding, extra, out)?;
         inner.owed.completed(id);
-        Ok(Some(ticket))
+        Ok(Some(due))
     }
 
     fn attempt<'b>(&self, ground: Ground<'b>, fresh: &'b mut Fresh) -> Attempt<'b> {
@@ -282,16 +283,16 @@ impl Resizing<'_> {
         }
     }
 
-    fn refuse(&self, status: NfsStat3, running: &Running, holding: &Holding, out: &mut BytesMut) -> Ticket {
+    fn refuse(&self, status: NfsStat3, running: &Running, holding: &Holding, out: &mut BytesMut) -> Due {
         let mut fresh = Fresh::new();
         let ground = Ground { inner: self.inner, routes: self.routes, op: Some(holding.op), held: None };
         let attempt = self.attempt(ground, &mut fresh);
         let reply = self.op.failure();
         let outcome = Outcome { status, changes: Vec::new(), reply, resize: None };
         attempt.reply(&outcome, out, self.call.head.xid, self.op.handle().volume);
-        let ticket = attempt.shown();
-        running.refused(out, ticket);
-        ticket
+        let due = Due { ticket: attempt.shown(), after: attempt.unfinished() };
+        running.refused(out, due.ticket);
+        due
     }
 
     fn commit(
@@ -301,7 +302,7 @@ impl Resizing<'_> {
         holding: &Holding,
         extra: Batch,
         out: &mut BytesMut,
-    ) -> Result<Ticket, Error> {
+    ) -> Result<Due, Error> {
         let volume = new.volume;
         let mut fresh = Fresh::new();
         let ground = Ground { inner: self.inner, routes: self.routes, op: Some(holding.op), held: None };
@@ -311,7 +312,7 @@ impl Resizing<'_> {
         let outcome = Outcome::ok(Vec::new(), self.wanted.reply);
         attempt.reply(&outcome, out, self.call.head.xid, volume);
         let site = self.routes.volume(volume).map_or(self.wanted.file.home(), |v| self.op.site(v));
-        Ok(attempt.commit(running.map(|r| (r, site)), out, extra)?.due.ticket)
+        Ok(attempt.commit(running.map(|r| (r, site)), out, extra)?.due)
     }
 }
 
@@ -396,7 +397,7 @@ fn finish(holding: &Holding, resize: &Resize, running: Option<&Running>) -> Resu
         let (attr, _) = resizing.attributes();
         if let Ok(new) = setattr::set(rec, &attr, None, &call.head.cred, inner.now_ns()) {
             let new = AttrRec { size, epoch, ..new };
-            return resizing.commit(new, running, holding, done, &mut BytesMut::new());
+            return Ok(resizing.commit(new, running, holding, done, &mut BytesMut::new())?.ticket);
         }
     }
     if !resize.call.is_empty() {

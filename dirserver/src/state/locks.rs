@@ -91,7 +91,8 @@ impl Locks {
             HoldPart::Names(hash47) => key.file == dir && hash47 >= from,
             HoldPart::Attr | HoldPart::Right => false,
         };
-        self.0.iter().find(|(key, lock)| in_range(key) && lock.veiled()).map(|(key, _)| *key)
+        // The least: which one a hash map has first is another each time, and a simulation must run the same way twice.
+        self.0.iter().filter(|(key, lock)| in_range(key) && lock.veiled()).map(|(key, _)| *key).min()
     }
 
     /// Records held.

@@ -346,13 +346,13 @@ impl<'a> Attempt<'a> {
                 };
             }
         }
-        let after = self.unfinished();
+        let (after, shows) = (self.unfinished(), self.changed());
         let journal = &self.ground.inner.journal;
+        journal.unfinished.shown_by(&after, &shows);
         let op = self.ground.op.filter(|_| !self.parts.is_empty());
         if let Some(op) = op {
-            let changed = self.changed();
-            batch.put(keys::journal(op.seq), entry::encode(&self.parts, &changed));
-            journal.unfinished.begin(op.seq, changed);
+            batch.put(keys::journal(op.seq), entry::encode(&self.parts, &shows));
+            journal.unfinished.begin(op.seq, shows);
         }
         let place = running.map(|(r, site)| (r, r.record(&mut batch, site, op.map_or(0, |o| o.seq), reply)));
         // What is made of these records is made again: from before anybody can see them until all can.
@@ -384,7 +384,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// Operations that have changed what was read here, and do not show at all peers yet.
-    fn unfinished(&self) -> Vec<u64> {
+    pub(crate) fn unfinished(&self) -> Vec<u64> {
         let unfinished = &self.ground.inner.journal.unfinished;
         let mut after = Vec::new();
         if !unfinished.is_empty() {

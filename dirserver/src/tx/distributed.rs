@@ -52,8 +52,8 @@ enum Again {
 enum Tried {
     /// Committed, or refused.
     Done(Done),
-    /// A size is to be set first.
-    Resize(Wanted),
+    /// A size is to be set first; the reply will show these operations, too.
+    Resize(Wanted, Vec<u64>),
     Missing(Missing),
     Failed(Error),
 }
@@ -91,9 +91,10 @@ pub(crate) async fn run(inner: Arc<Inner>, call: Call, running: Running, mut fre
         let mut held = Held::new(inner.journal.begin());
         match d.one(&mut held, &mut known, &mut fresh, &mut out).await {
             Ok(None) => return out,
-            Ok(Some(wanted)) => {
+            Ok(Some((wanted, after))) => {
                 drop_all(&inner, &held, false).await;
                 if let Some(reply) = resize::run(&inner, &call, &running, wanted).await {
+                    inner.journal.unfinished.ended(&after).await;
                     return reply;
                 }
             }
@@ -145,7 +146,7 @@ impl Distributed<'_> {
         known: &mut Known,
         fresh: &mut Fresh,
         out: &mut BytesMut,
-    ) -> Result<Option<Wanted>, Again> {
+    ) -> Result<Option<(Wanted, Vec<u64>)>, Again> {
         for (key, share) in known.iter() {
             self.hold(held, *key, *share).await?;
         }
@@ -155,7 +156,7 @@ impl Distributed<'_> {
             out.clear();
             match self.try_once(held, &sites, fresh, inline, out) {
                 Tried::Done(done) => break done,
-                Tried::Resize(wanted) => return Ok(Some(wanted)),
+                Tried::Resize(wanted, after) => return Ok(Some((wanted, after))),
                 Tried::Failed(error) => return Err(Again::Failed(error)),
                 Tried::Missing(Missing::Site(site)) => local::add(&mut sites, site),
                 Tried::Missing(Missing::Attr(file)) => {
@@ -218,7 +219,8 @@ impl Distributed<'_> {
         let mut made = None;
         if let Some((file, size)) = outcome.resize {
             if !attempt.is_new(file) {
-                return Tried::Resize(Wanted { file, size, reply: outcome.reply });
+                let wanted = Wanted { file, size, reply: outcome.reply };
+                return Tried::Resize(wanted, attempt.unfinished());
             }
             match attempt.made(self.inner, file, &mut extra) {
                 Ok(new) => made = Some(new),
@@ -273,7 +275,8 @@ impl Distributed<'_> {
         *out = durable(inner, self.call, ticket, reply).await;
         if inner.state.store.durable() < ticket {
             // The store has failed: whether the operation happened is known when it is opened again, and peers hold what they
-            // hold until then.
+            // hold until then. Nobody is shown any of it.
+            inner.journal.unfinished.end(held.op.seq);
             names();
             return;
         }

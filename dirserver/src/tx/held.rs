@@ -1,5 +1,6 @@
 //! What an operation with parts at peers holds.
 
+use super::journal::key_of;
 use crate::bucket::Bucket;
 use crate::records::AttrRec;
 use crate::state::cache::{AttrCell, NamesCell};
@@ -97,13 +98,9 @@ impl Held {
 
     /// Whether a peer holds for the operation what this effect changes there: nobody else is waited for.
     pub(crate) fn has_there(&self, server: ServerId, effect: &Effect) -> bool {
-        let key = match effect {
-            Effect::Attr(e) => HoldKey { site: e.file.home(), file: e.file, part: HoldPart::Attr },
-            Effect::Name(e) => HoldKey { site: e.site, file: e.dir, part: HoldPart::Names(e.hash) },
-            // Its id was given to the operation, and is held for it since.
-            Effect::Make { .. } => return true,
-        };
-        self.keys.get(&key).is_some_and(|(holder, _)| *holder == Some(server))
+        // The id of what is made was given to the operation, and is held for it since.
+        let made = matches!(effect, Effect::Make { .. });
+        made || self.keys.get(&key_of(effect)).is_some_and(|(holder, _)| *holder == Some(server))
     }
 
     pub(crate) fn attr(&self, key: &HoldKey) -> Option<Option<Arc<AttrCell>>> {

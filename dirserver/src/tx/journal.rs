@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::keys;
 use parking_lot::Mutex;
 use slice_proto::ids::{ServerId, Site};
-use slice_proto::peer::dir::{Effect, HoldKey, Named, OpId};
+use slice_proto::peer::dir::{Effect, HoldKey, HoldPart, Named, OpId};
 use slice_store::{Batch, Direction, KeyRange, Store, Ticket};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use tokio::sync::{Notify, oneshot};
@@ -83,6 +83,17 @@ pub(crate) fn place_of(effect: &Effect) -> Site {
         Effect::Name(e) => e.site,
         Effect::Make { file, .. } => file.home(),
     }
+}
+
+/// The record that an effect changes.
+pub(crate) fn key_of(effect: &Effect) -> HoldKey {
+    let site = place_of(effect);
+    let (file, part) = match effect {
+        Effect::Attr(e) => (e.file, HoldPart::Attr),
+        Effect::Name(e) => (e.dir, HoldPart::Names(e.hash)),
+        Effect::Make { file, .. } => (*file, HoldPart::Attr),
+    };
+    HoldKey { site, file, part }
 }
 
 // === impl Journal ===

@@ -24,8 +24,8 @@ pub(crate) enum Ran {
     Busy(HoldKey),
     /// A record is a peer's, or the operation goes on after its commit.
     Distributed,
-    /// A size is to be set.
-    Resize(Wanted),
+    /// A size is to be set; the reply will show these operations, too.
+    Resize(Wanted, Vec<u64>),
     /// The store failed.
     Failed(Error),
 }
@@ -72,7 +72,7 @@ pub(crate) fn run(
                     // A new file with a size has something to wait for after its commit.
                     let made = attempt.is_new(file);
                     let wanted = Wanted { file, size, reply: outcome.reply };
-                    return if made { Ran::Distributed } else { Ran::Resize(wanted) };
+                    return if made { Ran::Distributed } else { Ran::Resize(wanted, attempt.unfinished()) };
                 }
                 attempt.reply(&outcome, out, call.head.xid, volume.id);
                 let (done, refused) = match outcome.status {

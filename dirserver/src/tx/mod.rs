@@ -115,8 +115,8 @@ enum Cause {
     Reconciled,
     /// A record is a peer's.
     Distributed,
-    /// A size is to be set.
-    Resize(resize::Wanted),
+    /// A size is to be set; the reply will show these operations, too.
+    Resize(resize::Wanted, Vec<u64>),
 }
 
 /// Handles a call of a procedure that changes something.
@@ -224,7 +224,7 @@ impl Mutation {
             Ran::Committed(due) => Step::Done(due),
             Ran::Busy(key) => Step::Wait(Cause::Busy(key)),
             Ran::Distributed => Step::Wait(Cause::Distributed),
-            Ran::Resize(wanted) => Step::Wait(Cause::Resize(wanted)),
+            Ran::Resize(wanted, after) => Step::Wait(Cause::Resize(wanted, after)),
             Ran::Failed(error) => {
                 tracing::error!(%error, proc = %call.head.proc, "the store failed an operation");
                 fail(inner, call, status_of(&error), out);
@@ -261,13 +261,16 @@ impl Mutation {
                     let task = distributed::run(Arc::clone(inner), self.call, running, self.fresh);
                     return to_its_end(task).await;
                 }
-                Step::Wait(Cause::Resize(wanted)) => {
+                Step::Wait(Cause::Resize(wanted, after)) => {
                     self.waited = None;
                     let Some(running) = self.running.take() else { return head };
                     let (inner, call) = (Arc::clone(inner), self.call);
                     return to_its_end(async move {
                         match resize::run(&inner, &call, &running, wanted).await {
-                            Some(reply) => reply,
+                            Some(reply) => {
+                                inner.journal.unfinished.ended(&after).await;
+                                reply
+                            }
                             None => distributed::run(inner, call, running, Fresh::new()).await,
                         }
                     })

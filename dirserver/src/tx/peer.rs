@@ -6,7 +6,7 @@
 
 use super::attempt::{Attempt, Fresh, Ground};
 use super::book::stored;
-use super::journal::place_of;
+use super::journal::{self, place_of};
 use super::recover::undecided;
 use crate::decide::{Change, Missing};
 use crate::error::{Error, Result};
@@ -226,7 +226,9 @@ async fn carry_out(inner: &Inner, args: ConfirmArgs, sites: &[Site]) -> Result<b
         store.wait(store.submitted()).await?;
         return Ok(true);
     }
-    let (_, hold_ticket) = inner.peers.keys_of(op);
+    let (keys, hold_ticket) = inner.peers.keys_of(op);
+    // After a crash readers of what is held wait for the effects to come again; what is not held would show what was before.
+    let all_held = effects.iter().all(|effect| keys.contains(&journal::key_of(effect)));
     let (mut held, mut in_parts) = (false, false);
     let ticket = loop {
         let carried = try_once(inner, op, &effects, sites)?;
@@ -240,7 +242,7 @@ async fn carry_out(inner: &Inner, args: ConfirmArgs, sites: &[Site]) -> Result<b
         }
         in_parts = true;
     };
-    if !held || in_parts {
+    if !held || in_parts || !all_held {
         store.wait(ticket).await?;
         return Ok(true);
     }

@@ -2,14 +2,20 @@
 //!
 //! What one has changed here can be read at once. Who has read it may go on to a peer, and must not find there what was
 //! before the operation: so the reply to whoever has seen such a record waits until the operation shows at all its peers. Only
-//! replies wait, and those who wait hold nothing: nobody can wait for each other.
+//! replies wait, and those who wait hold nothing: nobody can wait for each other. They wait for [`PATIENCE`] at most: a peer that is
+//! away for longer shows nothing to anybody, and must not keep the directories of others from being read.
 
 use parking_lot::Mutex;
 use slice_proto::ids::FileId;
 use slice_store::Ticket;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+/// Replies wait for an operation until it is so old: longer than a server takes to be started again.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A record of ours: the attributes of a file, or the names of one hash in a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,8 +34,10 @@ pub(crate) struct Due {
     pub(crate) after: Vec<u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Operation {
+    /// Until when it is waited for.
+    until: Instant,
     changed: Vec<Changed>,
     waiters: Vec<oneshot::Sender<()>>,
 }
@@ -58,8 +66,25 @@ impl Unfinished {
         for of in &changed {
             table.by_file.entry(of.file).or_default().push((of.names, seq));
         }
-        if table.operations.insert(seq, Operation { changed, waiters: Vec::new() }).is_none() {
+        let operation = Operation { until: Instant::now() + PATIENCE, changed, waiters: Vec::new() };
+        if table.operations.insert(seq, operation).is_none() {
             self.count.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// What is decided by what these operations have changed shows them, too: a directory that could go because a REMOVE had
+    /// emptied it. Said before anybody can read it. A restart forgets it.
+    pub(crate) fn shown_by(&self, after: &[u64], changed: &[Changed]) {
+        if after.is_empty() {
+            return;
+        }
+        let table = &mut *self.table.lock();
+        for seq in after {
+            let Some(operation) = table.operations.get_mut(seq) else { continue };
+            for of in changed.iter().filter(|of| !operation.changed.contains(of)).collect::<Vec<_>>() {
+                table.by_file.entry(of.file).or_default().push((of.names, *seq));
+                operation.changed.push(*of);
+            }
         }
     }
 
@@ -104,11 +129,11 @@ impl Unfinished {
             return;
         }
         let table = self.table.lock();
-        for (names, seq) in table.by_file.get(&file).into_iter().flatten() {
-            if is(*names) && !after.contains(seq) {
-                after.push(*seq);
-            }
-        }
+        let now = Instant::now();
+        let waits = |seq| table.operations.get(seq).is_some_and(|operation| operation.until > now);
+        let all = table.by_file.get(&file).into_iter().flatten();
+        // One may be added twice: it is not there any more when it is waited for again.
+        after.extend(all.filter(|(names, seq)| is(*names) && waits(seq)).map(|(_, seq)| *seq));
     }
 
     /// Waits until all of some operations show at all their peers.
@@ -116,12 +141,17 @@ impl Unfinished {
         for seq in after {
             let waits = self.table.lock().operations.get_mut(seq).map(|operation| {
                 let (tx, rx) = oneshot::channel();
-                operation.waiters.push(tx);
-                rx
+                let waiters = &mut operation.waiters;
+                if waiters.len() == waiters.capacity() {
+                    // Clients that have gone away come again, and again.
+                    waiters.retain(|waiter| !waiter.is_closed());
+                }
+                waiters.push(tx);
+                (operation.until, rx)
             });
-            if let Some(turn) = waits {
-                // An error is as good: the server is being stopped.
-                let _ = turn.await;
+            if let Some((until, turn)) = waits {
+                // An error is as good: nobody waits for it any more, or the server is being stopped.
+                let _ = timeout_at(until, turn).await;
             }
         }
     }
@@ -166,7 +196,7 @@ mod tests {
     }
 
     fn from(u: &Unfinished, hash: u64) -> Vec<u64> {
-        let mut after = vec![2];
+        let mut after = Vec::new();
         u.of_names(DIR, hash, &mut after);
         after
     }
@@ -176,10 +206,11 @@ mod tests {
         let u = Unfinished::default();
         u.begin(1, vec![name(10), attr(FILE)]);
         u.begin(2, vec![name(20), attr(DIR)]);
-        u.begin(3, vec![name(10), name(30)]);
+        u.begin(3, vec![name(10)]);
+        u.shown_by(&[3, 4], &[name(10), name(30)]);
         assert_eq!(of(&u, name(10)), [1, 3]);
         assert_eq!((of(&u, attr(FILE)), of(&u, attr(DIR)), of(&u, name(11))), (vec![1], vec![2], vec![]));
-        assert_eq!((from(&u, 0), from(&u, 11), from(&u, 31)), (vec![2, 1, 3], vec![2, 3], vec![2]));
+        assert_eq!((from(&u, 0), from(&u, 11), from(&u, 31)), (vec![1, 2, 3, 3], vec![2, 3], vec![]));
         u.end(1);
         u.end(1);
         assert_eq!((of(&u, name(10)), of(&u, attr(FILE))), (vec![3], vec![]));
@@ -188,8 +219,22 @@ mod tests {
         assert!(u.is_empty() && u.table.lock().by_file.is_empty());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_longer_than_patience() {
+        let u = Unfinished::default();
+        u.begin(1, vec![name(10)]);
+        let begun = Instant::now();
+        u.ended(&[1]).await;
+        assert_eq!(begun.elapsed(), PATIENCE);
+        assert!(of(&u, name(10)).is_empty());
+        u.end(1);
+        assert!(u.is_empty() && u.table.lock().by_file.is_empty());
+    }
+
     #[test]
     fn who_waits_goes_on_when_the_last_of_them_has_ended() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let _inside = runtime.enter();
         let u = Unfinished::default();
         u.begin(1, vec![name(10)]);
         u.begin(2, vec![name(20)]);

@@ -17,7 +17,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use slice_load::Client;
 use slice_load::client::Fh;
-use slice_proto::nfs3::{NfsStat3, Res3, StableHow};
+use slice_proto::nfs3::{NfsStat3, Res3, Sattr3, StableHow};
 use slice_tests::ensemble::{Ensemble, Layout, Options, Policy};
 use slice_tests::stock::Length;
 use slice_tests::torment::work::{LIMIT, TAKE_OVER_AFTER, check, run};
@@ -183,6 +183,11 @@ fn a_full_disk_is_told_by_the_write_and_space_comes_back() {
         }
         c.commit(&again, 0, 0).await.good();
         assert!(read_all(&c, &again, 0, FILE as u64).await == data);
+        // The later part of a WRITE that found no space may stand at another node, beyond the size (README). Cutting the file takes it.
+        if let Some(last) = kept.last() {
+            let size = Sattr3 { size: Some(last.len as u64), ..Sattr3::default() };
+            c.setattr(&last.handle, size, None).await.good();
+        }
         for file in &kept {
             file.verify(&c).await;
         }

@@ -100,7 +100,7 @@ pub fn put_list<T: Encode>(w: &mut BytesMut, items: &[T]) {
 /// Reads a list of at most `max` items.
 ///
 /// # Errors
-/// An [`XdrError`] of the length or of an item.
+/// An [`XdrError`](crate::xdr::XdrError) of the length or of an item.
 pub fn get_list<'a, T: Decode<'a>>(r: &mut Reader<'a>, max: u32) -> Result<Vec<T>> {
     let n = r.len(max)?;
     (0..n).map(|_| T::decode(r)).collect()

@@ -22,7 +22,7 @@ pub(super) struct Before(Option<WccAttr>);
 impl Before {
     /// What is known of a node now; nothing if it has changed since it was seen.
     pub(super) fn of(fs: &Fs, id: Id) -> Self {
-        let node = fs.node(id).filter(|n| n.moved == Moved::default() && !n.unpushed);
+        let node = fs.node(id).filter(|n| n.moved == Moved::default() && !n.unpushed && !n.crossed);
         Self(node.and_then(|n| n.seen).map(|a| a.wcc()))
     }
 }
@@ -437,7 +437,8 @@ fn write(
     }
     if let Some(n) = fs.node_mut(id) {
         put_bytes(n, offset, data);
-        let crossed = n.crossed;
+        // What is told of an earlier write may come behind what is told of this one, and moves ctime once more then.
+        let crossed = n.crossed || n.unpushed;
         n.changed();
         n.crossed = crossed;
         if data.is_empty() {
@@ -450,9 +451,6 @@ fn write(
         if ok.committed == StableHow::Unstable {
             n.uncommitted.push(Uncommitted { offset, len: data.len() as u64, verf: ok.verf });
             n.unpushed = true;
-        } else {
-            // Its home was told beside, of earlier writes too.
-            (n.unpushed, n.crossed) = (false, false);
         }
     }
     see(fs, id, &ok.wcc.after)
